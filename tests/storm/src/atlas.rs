@@ -52,6 +52,7 @@ async fn is_elsewhere(
     key: KeyId,
     wanted: &VersionVector,
 ) -> Result<(), String> {
+    // Only in a calm, while no layout changes, so the owners are those that are recorded.
     let others: Vec<NodeIndex> =
         load.recording.run().keys[key as usize].owners.iter().copied().filter(|owner| *owner != node).collect();
     let mut held = VersionVector::new();

@@ -4,7 +4,7 @@
 //! readers unite the siblings. Carts are merged by `plugins/cart`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use rejoin_test_sim::history::{
 };
 use rejoin_test_sim::rng::{Rng, Stream};
 
+use crate::NODES;
+use crate::health::FailedRead;
 use crate::recording::Recording;
 
 /// The clients.
@@ -28,9 +30,12 @@ pub const CLIENTS: u64 = 6;
 pub const PINNED: u64 = 2;
 /// The time-out of a call with all its attempts.
 pub const TIMEOUT: Duration = Duration::from_millis(1_500);
-/// The copies of each object, and the quorums of reads and writes.
+/// The copies of each object.
 pub const COPIES: u8 = 3;
-const QUORUM: u8 = 2;
+/// The quorums of reads and writes.
+pub const QUORUM: u8 = 2;
+/// The time-out of a read of a strict bucket. It is longer, because it is judged whether it should have been answered.
+const STRICT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The keys of each bucket in use at the same time.
 const SLOTS: usize = 24;
 /// The size at which a key is full, and another is begun in its place.
@@ -50,6 +55,8 @@ pub struct BucketOf {
     pub name: &'static str,
     /// Its values.
     pub kind: Kind,
+    /// Whether other nodes may stand in for owners.
+    pub sloppy: bool,
     /// Its tenant and id.
     pub id: (TenantId, BucketId),
 }
@@ -70,9 +77,11 @@ pub struct Load {
     pub recording: Recording,
     /// The buckets.
     pub buckets: Vec<BucketOf>,
-    layout: Layout,
-    /// The nodes in the order of their numbers, as places in the layout.
-    numbers: Vec<NodeIndex>,
+    /// The newest layout that is known.
+    layout: Mutex<Layout>,
+    /// Strict reads of a quorum that were answered, and those that were not.
+    pub strict_reads: AtomicU64,
+    failed_reads: Mutex<Vec<FailedRead>>,
     contexts: ContextKey,
     keys: Mutex<Keys>,
     sessions: AtomicU32,
@@ -84,12 +93,11 @@ impl Load {
     pub fn new(layout: Layout, cluster: ClusterId, secret: &[u8], buckets: Vec<BucketOf>) -> Self {
         // As nodes derive it. A context that cannot be opened by it ends the storm.
         let contexts = ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat());
-        let number = |name: &str| name[1..].parse::<NodeIndex>().map_or(NodeIndex::MAX, |number| number - 1);
-        let numbers = layout.nodes.iter().map(|node| number(node.name.as_str())).collect();
         let load = Self {
             recording: Recording::default(),
-            layout,
-            numbers,
+            layout: Mutex::new(layout),
+            strict_reads: AtomicU64::new(0),
+            failed_reads: Mutex::default(),
             contexts,
             keys: Mutex::default(),
             sessions: AtomicU32::new(0),
@@ -111,15 +119,12 @@ impl Load {
         let mut keys = self.keys();
         let of = &self.buckets[bucket];
         let id = keys.bucket.len() as KeyId;
-        let object = object(of, id);
-        let owners = self.layout.owners(self.layout.partition(&object), COPIES);
-        let number = |id| self.layout.nodes.iter().position(|node| node.id == id).map(|at| self.numbers[at]);
-        let owners: Vec<_> = owners.filter_map(|owner| number(owner.id)).collect();
+        let owners = owners_in(&self.layout.lock().unwrap_or_else(PoisonError::into_inner), of, id);
         let key = Key {
             kind: of.kind,
-            // The buckets are sloppy: every other node may stand in for an owner.
-            fallbacks: self.layout.nodes.len() - owners.len(),
-            moves: false,
+            // In sloppy buckets every other node may stand in for an owner.
+            fallbacks: if of.sloppy { usize::from(NODES) - owners.len() } else { 0 },
+            moves: true,
             later_owners: 0,
             strict_from_us: None,
             owners,
@@ -165,6 +170,27 @@ impl Load {
         opened.map_err(|why| format!("the context of an answer about {} cannot be opened: {why}", name_of(key)))
     }
 
+    /// The owners of a key in a layout.
+    #[must_use]
+    pub fn owners(&self, layout: &Layout, key: KeyId) -> Vec<NodeIndex> {
+        owners_in(layout, self.bucket_of(key), key)
+    }
+
+    /// There is another layout, and nobody changes it any more for now: the owners of all keys are those in it.
+    pub fn settle(&self, layout: Layout) {
+        for key in 0..self.key_count() {
+            let owners = self.owners(&layout, key);
+            self.recording.run().keys[key as usize].owners = owners;
+        }
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = layout;
+    }
+
+    /// The reads of strict buckets that were not answered.
+    #[must_use]
+    pub fn failed_reads(&self) -> Vec<FailedRead> {
+        self.failed_reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn session(&self) -> u32 {
         self.sessions.fetch_add(1, Ordering::Relaxed)
     }
@@ -174,6 +200,12 @@ impl Load {
 #[must_use]
 pub fn name_of(key: KeyId) -> String {
     format!("k{key}")
+}
+
+fn owners_in(layout: &Layout, bucket: &BucketOf, key: KeyId) -> Vec<NodeIndex> {
+    let number = |name: &str| name[1..].parse::<NodeIndex>().map_or(NodeIndex::MAX, |number| number - 1);
+    let owners = layout.owners(layout.partition(&object(bucket, key)), COPIES);
+    owners.map(|owner| number(owner.name.as_str())).collect()
 }
 
 fn object(bucket: &BucketOf, key: KeyId) -> ObjectId {
@@ -218,6 +250,8 @@ struct Worker {
     load: Arc<Load>,
     rng: Rng,
     session: u32,
+    /// The only node that it asks, if there is one.
+    pinned: Option<NodeIndex>,
     adds: u32,
     /// By key: the session that writes this client's carts, its number, and its adds.
     carts: BTreeMap<KeyId, (CartSession, u32, u32)>,
@@ -230,11 +264,11 @@ struct Worker {
 pub async fn work(
     client: Client,
     load: Arc<Load>,
-    (seed, number): (u64, u64),
+    (seed, number, pinned): (u64, u64, Option<NodeIndex>),
     stop: Arc<AtomicBool>,
 ) -> Result<(), String> {
     let (rng, session) = (Rng::new(seed, Stream::Client(number)), load.session());
-    let mut worker = Worker { client, load, rng, session, adds: 0, carts: BTreeMap::new() };
+    let mut worker = Worker { client, load, rng, session, pinned, adds: 0, carts: BTreeMap::new() };
     while !stop.load(Ordering::Relaxed) {
         worker.step().await?;
         tokio::time::sleep(Duration::from_micros(worker.rng.exponential(PAUSE_US))).await;
@@ -264,13 +298,22 @@ impl Worker {
         let r = if self.rng.percent(5) { 1 } else { QUORUM };
         let bucket = self.bucket(key)?;
         let call = self.load.recording.asks(self.session, key, Asked::Get { r: r.into() });
-        let object = match bucket.get(name_of(key)).r(r).await {
+        let is_strict = r == QUORUM && !self.load.bucket_of(key).sloppy;
+        let from_us = self.load.recording.now_us();
+        let get = bucket.get(name_of(key)).r(r).timeout(if is_strict { STRICT_TIMEOUT } else { TIMEOUT });
+        let object = match get.await {
             Ok(object) => object,
             Err(error) => {
                 self.load.recording.ended(call, failed(&error));
+                if is_strict {
+                    let (to_us, why) = (self.load.recording.now_us(), error.to_string());
+                    let read = FailedRead { key, from_us, to_us, pinned: self.pinned, why };
+                    self.load.failed_reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+                }
                 return Ok(None);
             }
         };
+        self.load.strict_reads.fetch_add(u64::from(is_strict), Ordering::Relaxed);
         let opened = self.load.open(key, &object.context)?;
         let values: Vec<Bytes> = match object.value {
             Some(value) => vec![value.into()],

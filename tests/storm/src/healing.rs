@@ -83,6 +83,24 @@ pub async fn wait(load: &Load, pins: &Pins, since: Instant) -> Healing {
     }
 }
 
+/// Waits until no node holds anything that it does not own. Returns those that do in the end.
+pub async fn empty(pins: &Pins, since: Instant) -> Vec<String> {
+    loop {
+        let mut held = Vec::new();
+        for (node, pin) in (0..).zip(&pins.0) {
+            let status = pin.admin().timeout(TIMEOUT).exchange().await;
+            match status.map(|status| status.holdings) {
+                Ok(0) => {}
+                other => held.push(format!("{} still holds what it does not own: {other:?}", Place::Node(node))),
+            }
+        }
+        if held.is_empty() || since.elapsed() > BOUND {
+            return held;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// The copies of a key's owners, and why they are not yet what they must be.
 async fn look(load: &Load, pins: &Pins, key: KeyId) -> (Vec<Final>, Option<String>) {
     let owners = load.recording.run().keys[key as usize].owners.clone();

@@ -1,4 +1,4 @@
-//! `rejoin-storm`: five real nodes under faults, from a seed.
+//! `rejoin-storm`: seven real nodes under faults and changes of their layout, from a seed.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the verdict and the plan go to stdout")]
 
@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use rejoin_test_cluster::guests;
 use rejoin_test_storm::ground::{self, Ground};
-use rejoin_test_storm::plan;
 use rejoin_test_storm::storm::{self, Orders};
+use rejoin_test_storm::{changes, plan};
 
 /// Set in the process in the middle: the directory of the storm.
 const DIR: &str = "REJOIN_STORM_DIR";
@@ -23,8 +23,8 @@ const WITHOUT: &str = "REJOIN_STORM_WITHOUT";
 /// The exit code of a storm that was interrupted or could not be run.
 const NOT_RUN: u8 = 2;
 
-/// Runs five real nodes in three zones under faults and load, and checks that nothing acknowledged is lost and nothing
-/// deleted comes back.
+/// Runs seven real nodes in three zones under faults, changes of the layout and load, and checks that nothing
+/// acknowledged is lost, nothing deleted comes back, and no strict read fails that could have been answered.
 #[derive(Parser)]
 #[command(name = "rejoin-storm")]
 struct Args {
@@ -49,7 +49,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if args.plan {
         let length_ms = u64::try_from(args.minutes.as_millis()).unwrap_or(u64::MAX);
-        plan::draw(args.seed, length_ms).iter().for_each(|step| println!("{step}"));
+        let (faults, changes) = (plan::draw(args.seed, length_ms), changes::draw(args.seed, length_ms));
+        let mut steps: Vec<(u64, String)> = faults.iter().map(|step| (step.at_ms, step.to_string())).collect();
+        steps.extend(changes.iter().map(|due| (due.at_ms, due.to_string())));
+        steps.sort();
+        steps.iter().for_each(|(_, step)| println!("{step}"));
         return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -1,16 +1,18 @@
 //! The nodes' processes, and faults on them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use rejoin_client::admin::Status;
+use rejoin_client::admin::{LayoutStatus, Name, Status};
 use rejoin_client::{Client, Profile};
 use rejoin_test_cluster::{Files, Process, cluster_id, http};
 
-use crate::NODES;
 use crate::clients::TIMEOUT;
 use crate::ground::Ground;
 use crate::plan::{Fault, Place};
+use crate::ring::{self, Parts};
+use crate::{MEMBERS, NODES};
 
 /// Lines that are the same in every configuration. Small buffers, so that tables are written.
 const MORE: &str = "shards = 2\nmemtable_bytes = 4194304\ncache_bytes = 4194304\nfree_space_floor = 16777216";
@@ -45,8 +47,11 @@ impl Nodes {
     /// Writes the files and starts all nodes.
     #[must_use]
     pub fn start(ground: Ground) -> Self {
-        let seats = (0..NODES).map(|node| ground.seat(node)).collect();
-        let files = Files::create_at(&ground.dir, cluster_id(0), seats, MORE);
+        let seats = (0..MEMBERS).map(|node| ground.seat(node)).collect();
+        let mut files = Files::create_at(&ground.dir, cluster_id(0), seats, MORE);
+        for node in MEMBERS..NODES {
+            files.add_at(ground.seat(node));
+        }
         let states = (0..NODES).map(|_| State::Down).collect();
         let mut nodes = Self { ground, files, states, cuts: BTreeMap::new(), problems: Vec::new() };
         (0..NODES).for_each(|node| nodes.spawn(node));
@@ -235,9 +240,16 @@ impl Nodes {
         profile.builder().connect_timeout(CONNECT).timeout(TIMEOUT).connect().await.map_err(|error| error.to_string())
     }
 
-    /// Whether a node sees all others and has what it needs.
+    /// Whether a node sees all others, members or not, but for those that are dead for good, and has what it needs.
     #[must_use]
-    pub fn is_together(status: &Status) -> bool {
-        status.nodes.iter().all(|node| node.up) && status.missing_plugins.is_empty()
+    pub fn is_together(status: &Status, layout: &LayoutStatus, parts: &Parts) -> bool {
+        let sees = |other: Name| layout.nodes.iter().any(|node| node.up && node.name == other);
+        parts.alive().map(ring::name_of).all(sees) && status.missing_plugins.is_empty()
+    }
+
+    /// Where clients reach the nodes.
+    #[must_use]
+    pub fn addresses(&self, of: impl Iterator<Item = u8>) -> Vec<SocketAddr> {
+        of.map(|node| self.files.nodes[usize::from(node)].1).collect()
     }
 }

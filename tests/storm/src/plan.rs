@@ -14,6 +14,9 @@ const TROUBLED: usize = 2;
 /// The farthest that a wall clock is set off: half the difference that the nodes allow, because retries are promised
 /// only within that.
 const SKEW_MS: u64 = 30_000;
+/// In each minute so much has no faults: there changes of the layout are alone.
+const QUIET_MS: u64 = 10_000;
+const MINUTE_MS: u64 = 60_000;
 /// The time at the end in which no fault begins.
 const LAST_MS: u64 = 2_000;
 
@@ -70,7 +73,8 @@ impl Fault {
     }
 
     /// The node that cannot serve while it lasts.
-    fn troubles(&self) -> Option<u8> {
+    #[must_use]
+    pub fn troubles(&self) -> Option<u8> {
         match *self {
             Self::Kill(node) | Self::Pause(node) | Self::Wipe(node) | Self::FullDisk(node, _) => Some(node),
             Self::Cut(_) | Self::Clock(..) => None,
@@ -103,8 +107,9 @@ pub fn draw(seed: u64, length_ms: u64) -> Vec<Step> {
         let node = rng.below(NODES.into()) as u8;
         let fault = one(&mut rng, node);
         let for_ms = if matches!(fault, Fault::Clock(..)) { 0 } else { a_while(&mut rng) };
+        let is_quiet = at_ms % MINUTE_MS < QUIET_MS;
         let too_many = fault.troubles().is_some_and(|node| busy.len() >= TROUBLED || busy.contains(&node));
-        if !too_many {
+        if !too_many && !is_quiet {
             steps.push(Step { at_ms, for_ms, fault });
         }
     }

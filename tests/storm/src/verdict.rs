@@ -19,7 +19,19 @@ pub struct Verdict {
     findings: Vec<Finding>,
     /// Faults that could not be done, nodes that ended by themselves, owners that did not agree in time.
     problems: Vec<String>,
+    strict: StrictReads,
     healed: Option<Duration>,
+}
+
+/// Reads of strict buckets, of a quorum.
+#[derive(Clone, Default, Debug)]
+pub struct StrictReads {
+    /// Those that were answered.
+    pub answered: u64,
+    /// Those that were not.
+    pub failed: usize,
+    /// Of these, those that a healthy quorum could have answered, each with what is known of it.
+    pub despite: Vec<String>,
 }
 
 impl Verdict {
@@ -39,14 +51,23 @@ impl Verdict {
             }
         };
         let native = rejoin_test_sim::native;
-        Self { tally: Tally::of(run, native), findings: check::all(run, native), problems, healed }
+        let (tally, findings) = (Tally::of(run, native), check::all(run, native));
+        Self { tally, findings, problems, strict: StrictReads::default(), healed }
     }
 
-    /// 0 if nothing was lost, nothing has come back, the owners agree and no promise was broken; else 1.
+    /// With what has become of strict reads.
+    #[must_use]
+    pub fn with(self, strict: StrictReads) -> Self {
+        Self { strict, ..self }
+    }
+
+    /// 0 if nothing was lost, nothing has come back, the owners agree, no promise was broken and no strict read has
+    /// failed that a healthy quorum could have answered; else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let sound = self.tally.lost == 0 && self.tally.resurrected == 0 && self.healed.is_some();
-        u8::from(!sound || !self.findings.is_empty() || !self.problems.is_empty())
+        let broken = !self.findings.is_empty() || !self.problems.is_empty() || !self.strict.despite.is_empty();
+        u8::from(!sound || broken)
     }
 }
 
@@ -59,6 +80,16 @@ impl fmt::Display for Verdict {
         for problem in &self.problems {
             writeln!(f, "storm: {problem}")?;
         }
+        let StrictReads { answered, failed, despite } = &self.strict;
+        for read in despite.iter().take(SHOWN) {
+            writeln!(f, "storm: a strict read has failed beside a healthy quorum: {read}")?;
+        }
+        writeln!(
+            f,
+            "storm: strict reads: {answered} answered, {failed} failed, {} of them that a healthy quorum could have \
+             answered",
+            despite.len()
+        )?;
         let Tally { acknowledged, lost, resurrected, unknown } = self.tally;
         write!(f, "storm: acknowledged {acknowledged}, lost {lost}, resurrected {resurrected}, unknown {unknown}, ")?;
         match self.healed {
@@ -181,6 +212,21 @@ mod tests {
         assert!(unhealed.to_string().ends_with("not healed in 120 s"), "{unhealed}");
         let ended = vec!["n3 has ended by itself".to_owned()];
         assert_eq!(Verdict::of(&history.run, &Healing::Healed(Duration::ZERO), ended).exit_code(), 1);
+    }
+
+    #[test]
+    fn a_strict_read_that_failed_beside_a_healthy_quorum_ends_with_code_1() {
+        let mut history = History::new();
+        let element = Element::new(1, 1);
+        history.put(Basis::Blind, Some(element), acknowledged(1));
+        history.end(&[element], 1);
+        let judged = |despite: Vec<String>| {
+            let verdict = Verdict::of(&history.run, &Healing::Healed(Duration::ZERO), Vec::new());
+            verdict.with(StrictReads { answered: 5, failed: 2, despite })
+        };
+        let (well, broken) = (judged(Vec::new()), judged(vec!["k0".into()]));
+        assert_eq!((well.exit_code(), broken.exit_code()), (0, 1));
+        assert!(well.to_string().contains("strict reads: 5 answered, 2 failed, 0 of them"), "{well}");
     }
 
     #[test]

@@ -44,8 +44,9 @@ Test it:
                                     show what happened in one seed
                  --members [--nodes N,..] [--loss PERCENT,..] [--seed S]
                                     measure membership alone: detection, false suspicions, load of a node
-  storm        Run five real nodes in three zones under kills, stops, partitions, wiped and full disks and clock jumps,
-               with clients that write. Exit code 1 if an acknowledged write is lost or a deleted one comes back.
+  storm        Run seven real nodes in three zones under kills, stops, partitions, wiped and full disks, clock jumps
+               and changes of layout, with clients that write. Exit code 1 if an acknowledged write is lost, a deleted
+               one comes back, or a strict read fails that a healthy quorum could have answered.
                  --minutes M        go on for M minutes (2)
                  --seed S           draw plan and clients from S (1)
                  --plan             print the plan and run nothing
