@@ -1,5 +1,5 @@
 //! Changes of layouts with real rings and real shards: old plans that come late, administrators that race or vanish,
-//! and nodes of which each sees another step of a change.
+//! nodes of which each sees another step of a change, and other copies of a bucket.
 
 use std::collections::BTreeSet;
 
@@ -70,8 +70,9 @@ impl Writes {
         (0..40).for_each(|_| rings.pass(100));
         for key in &self.acknowledged {
             let key = format!("k{key}");
-            let layout = rings.cluster.view.layout();
-            let owners: BTreeSet<_> = layout.owners(layout.partition(&object_id(&key)), 3).map(|own| own.id).collect();
+            let (layout, id) = (rings.cluster.view.layout(), object_id(&key));
+            let n = layout.copies_of(id.bucket).map_or(3, |copies| copies.n);
+            let owners: BTreeSet<_> = layout.owners(layout.partition(&id), n).map(|owner| owner.id).collect();
             for at in 0..nodes {
                 let has = !rings.cluster.stored(at, &key).is_empty();
                 assert_eq!(has, owners.contains(&node(at)), "{key} at node {at}");
@@ -157,12 +158,8 @@ fn of_two_administrators_who_race_one_wins_on_every_node_and_nothing_of_the_othe
         let plans = [rings.replace(0, 1, one), rings.replace(2, 3, other)];
         assert_eq!(plans[0].version, plans[1].version, "neither has heard of the other");
         while !rings.is_settled() {
-            let message = pick(rings.wire.len());
-            // Between two nodes messages keep their order.
-            let first = rings.wire.get(message).map(|(from, to, _)| (*from, *to));
-            let place = first.and_then(|pair| rings.wire.iter().position(|(from, to, _)| (*from, *to) == pair));
-            let waits = place.is_none_or(|place| !rings.deliver_ring(place));
-            if waits || pick(4) == 0 {
+            let is_delivered = rings.deliver_some(&mut pick);
+            if !is_delivered || pick(4) == 0 {
                 rings.pass(50);
             }
             if pick(6) == 0 && writes.asked < 60 {
@@ -226,10 +223,7 @@ pub(crate) fn a_read_shows_every_acknowledged_write_whatever_steps_its_reader_wr
         for _ in 0..300 {
             match pick(12) {
                 0..=2 => {
-                    let message = pick(rings.wire.len());
-                    let first = rings.wire.get(message).map(|(from, to, _)| (*from, *to));
-                    let place = first.and_then(|pair| rings.wire.iter().position(|(from, to, _)| (*from, *to) == pair));
-                    place.map(|place| rings.deliver_ring(place));
+                    rings.deliver_some(&mut pick);
                 }
                 5 => rings.pass(50),
                 6..=8 if writes.asked < 80 => {
@@ -264,4 +258,112 @@ pub(crate) fn a_read_shows_every_acknowledged_write_whatever_steps_its_reader_wr
     }
     println!("{reads} reads, {all_apart} of them with three nodes in three steps; {refused} writes refused");
     assert!(reads > 2_000 && all_apart > 10, "{reads} reads, {all_apart} with all apart");
+}
+
+/// What came of a story of copies that change.
+#[derive(Default)]
+struct Told {
+    reads: u32,
+    /// Reads of which reader and writer saw different steps.
+    apart: usize,
+    /// Writes that were acknowledged while an owner was away.
+    without_an_owner: usize,
+}
+
+/// Gives the bucket of five nodes other copies, one change after the other or before the last one has ended, while it
+/// is written and read. A node at a time is away for a while. Every acknowledged write is read, or the read is refused;
+/// in a bucket that turns strict, once all nodes read by that.
+fn tell(seed: u64, (first, sloppy): (u8, bool), changes: &[(u8, bool)]) -> Told {
+    const NODES: usize = 5;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(2000 + seed);
+    let mut pick = move |count: usize| (rng.next_u64() % count.max(1) as u64) as usize;
+    let props = BucketProps { n: first, sloppy, ..BucketProps::default() };
+    let (mut rings, mut writes, mut told) = (Rings::new(NODES, NODES, props), Writes::default(), Told::default());
+    (0..4).for_each(|at| writes.write(&mut rings, at, (9, 0)));
+    let mut writers: Vec<usize> = (0..=writes.asked as usize).map(|key| key.saturating_sub(1)).collect();
+    let (mut due, mut away): (Vec<_>, _) = (changes.iter().rev().copied().collect(), None);
+    for _ in 0..400 {
+        match pick(16) {
+            0..=3 => {
+                rings.deliver_some(&mut pick);
+            }
+            4..=5 => rings.pass(50),
+            6..=8 if writes.asked < 80 => {
+                let (at, before) = (pick(NODES), writes.acknowledged.len());
+                writes.write(&mut rings, at, (pick(12), pick(3)));
+                writers.push(at);
+                told.without_an_owner += usize::from(away.is_some()) * (writes.acknowledged.len() - before);
+            }
+            9 => match away.take() {
+                Some(at) => rings.heal(at),
+                None => {
+                    let at = pick(NODES);
+                    rings.cut(at);
+                    away = Some(at);
+                }
+            },
+            10 if rings.ring(2).live.len() < 3 && pick(3) == 0 => {
+                if let Some((n, sloppy)) = due.pop() {
+                    rings.set_copies(2, n, sloppy);
+                }
+            }
+            _ => {
+                let key = writes.acknowledged[pick(writes.acknowledged.len())];
+                let reader = pick(NODES);
+                let step = |at: usize| (rings.views[at].layout_name(), rings.views[at].layouts().reads_name());
+                let seen = [reader, writers[key as usize]].map(step);
+                let is_apart = seen[0] != seen[1];
+                let is_strict = |at: usize| {
+                    let layouts = rings.views[at].layouts();
+                    let copies = layouts.newest().copies_of(object_id("").bucket);
+                    layouts.count() == 1 && copies.is_some_and(|copies| !copies.sloppy)
+                };
+                if !sloppy || (0..NODES).any(is_strict) {
+                    told.apart += usize::from(is_apart);
+                    writes.read(&mut rings, reader, key);
+                }
+            }
+        }
+    }
+    away.into_iter().for_each(|at| rings.heal(at));
+    rings.settle();
+    for (n, sloppy) in due.into_iter().rev() {
+        rings.set_copies(2, n, sloppy);
+        rings.settle();
+    }
+    let unread = writes.unread;
+    writes.check(&mut rings, NODES);
+    assert_eq!(writes.unread, unread, "all is read in the end");
+    Told { reads: writes.read, ..told }
+}
+
+fn tell_all(first: (u8, bool), changes: &[(u8, bool)]) -> Told {
+    (0..20).map(|seed| tell(seed, first, changes)).fold(Told::default(), |all, told| Told {
+        reads: all.reads + told.reads,
+        apart: all.apart + told.apart,
+        without_an_owner: all.without_an_owner + told.without_an_owner,
+    })
+}
+
+/// Scenario 9: n is changed from 1 to 3, from 3 to 2 and from 3 to 5, and from each to the next in one go.
+#[test]
+fn a_read_shows_every_acknowledged_write_while_the_copies_of_its_bucket_change() {
+    let strict = |n: u8| (n, false);
+    for copies in [&[1, 3][..], &[3, 2], &[3, 5], &[1, 3, 2, 5, 1, 4]] {
+        let changes: Vec<_> = copies[1..].iter().map(|n| strict(*n)).collect();
+        let told = tell_all(strict(copies[0]), &changes);
+        println!("{copies:?}: {} reads, {} of them apart from the writer", told.reads, told.apart);
+        assert!(told.reads > 2_000 && told.apart > 50, "{copies:?}: {} reads, {} apart", told.reads, told.apart);
+        assert!(told.without_an_owner > 50, "{copies:?}: {} writes", told.without_an_owner);
+    }
+}
+
+/// Scenario 9: a bucket turns strict while fallbacks hold what its owners lack.
+#[test]
+fn a_read_of_a_bucket_that_has_turned_strict_shows_what_fallbacks_have_acknowledged() {
+    for changes in [&[(3, false)][..], &[(2, false)], &[(5, true), (3, false)]] {
+        let told = tell_all((3, true), changes);
+        println!("{changes:?}: {} reads", told.reads);
+        assert!(told.reads > 1_000 && told.without_an_owner > 50, "{changes:?}: {} reads", told.reads);
+    }
 }

@@ -16,8 +16,8 @@
 //!   here.
 //! - Scenario 7: a fold beside a tombstone; `reads::a_fold_beside_a_tombstone_does_not_undo_the_delete`, and
 //!   here.
-//! - Scenario 9, as far as it is about buckets: one turns strict, or changes n, while fallbacks hold some of it;
-//!   `handoff::a_bucket_that_turns_strict_is_still_handed_over_and_found_meanwhile`,
+//! - Scenario 9: a layout changes, with a reader, a writer and an ex-owner that each see another step; n changes, or
+//!   sloppy is turned off while fallbacks hold; `plans` tells these on real rings, `layouts` and `copies` step by step;
 //!   `handoff::a_fallback_that_becomes_an_owner_keeps_its_copy_and_says_that_it_holds_nothing`, `former_owners`.
 //! - Scenario 10: retries; `retries`.
 //! - Scenario 11: 2 000 blind and stale puts;

@@ -8,7 +8,7 @@ use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::exchange::ExchangeConfig;
-use rejoin_core::ring::{RingCommand, RingControl, RingEffect, RingEvent, Staging};
+use rejoin_core::ring::{CopiesChange, RingCommand, RingControl, RingEffect, RingEvent, Staging};
 use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::BucketProps;
@@ -16,7 +16,7 @@ use rejoin_proto::ring::Role;
 use rejoin_proto::{ErrorReply, LayoutRef, Ring, RingMessage};
 
 use super::cluster::Cluster;
-use super::{WALL_MS, bucket, layout, name, node};
+use super::{WALL_MS, bucket, layout, name, node, object_id};
 
 pub(crate) struct Rings {
     pub(crate) cluster: Cluster,
@@ -87,6 +87,14 @@ impl Rings {
         self.stage(at, old, None);
         self.stage(at, new, Some(1));
         self.apply(at)
+    }
+
+    /// Gives the bucket other copies, at a node.
+    pub(crate) fn set_copies(&mut self, at: usize, n: u8, sloppy: bool) -> LayoutRef {
+        let bucket = object_id("").bucket;
+        let seen = self.ring(at).newest().copies_of(bucket).map_or(0, |copies| copies.change);
+        let change = CopiesChange { bucket, name: name("cart"), seen, n, sloppy };
+        self.command(at, RingCommand::SetCopies(change)).expect("applied")
     }
 
     pub(crate) fn handle(&mut self, at: usize, event: RingEvent) {
@@ -182,6 +190,14 @@ impl Rings {
         let Some((from, to, message)) = self.wire.remove(place) else { return false };
         self.handle(to, RingEvent::Peer(node(from), message));
         true
+    }
+
+    /// Delivers a message between rings that is picked of those under way. Between two nodes messages keep their order.
+    pub(crate) fn deliver_some(&mut self, mut pick: impl FnMut(usize) -> usize) -> bool {
+        let picked = pick(self.wire.len());
+        let pair = self.wire.get(picked).map(|(from, to, _)| (*from, *to));
+        let first = pair.and_then(|pair| self.wire.iter().position(|(from, to, _)| (*from, *to) == pair));
+        first.is_some_and(|place| self.deliver_ring(place))
     }
 
     /// Delivers everything until nothing is under way.
