@@ -1,6 +1,8 @@
 //! Who owns what: the [`solver`] makes layouts, [`bootstrap`] has it make the first one, and [`change`] counts what
 //! layouts give and move.
 
+#[cfg(test)]
+mod chains;
 pub mod change;
 mod fill;
 mod lists;
