@@ -417,7 +417,7 @@ impl Links {
             LinkEvent::Connected { peer, name, connection, dialled } => {
                 self.connected(now, (peer, name), connection, dialled);
             }
-            LinkEvent::Peers { is_member, peers } => self.set_peers(now, is_member, peers),
+            LinkEvent::Peers { is_member, peers } => self.set_peers(now, is_member, peers, outputs),
             LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
             LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
             LinkEvent::ActorsChecked(connection) => {
@@ -475,7 +475,13 @@ impl Links {
     }
 
     /// Takes in whom the ring names. Who is connected stays a peer: its announcement may not have come yet.
-    fn set_peers(&mut self, now: Now, is_member: bool, peers: Vec<(NodeId, Name, Standing)>) {
+    fn set_peers(
+        &mut self,
+        now: Now,
+        is_member: bool,
+        peers: Vec<(NodeId, Name, Standing)>,
+        outputs: &mut Vec<LinkOutput>,
+    ) {
         self.is_member = is_member;
         let named: BTreeSet<NodeId> = peers.iter().map(|(peer, ..)| *peer).collect();
         self.links.retain(|peer, link| named.contains(peer) || link.active.is_some() || link.dialling);
@@ -488,12 +494,17 @@ impl Links {
         for (peer, name, standing) in peers.into_iter().filter(|(peer, ..)| *peer != self.config.node) {
             match self.links.get_mut(&peer) {
                 Some(link) => {
-                    let returns = link.standing == Standing::Dead && standing != Standing::Dead;
+                    let was_dead = link.standing == Standing::Dead;
                     link.standing = standing;
-                    if let Some(active) = link.active.as_ref().filter(|_| returns) {
+                    let is_news = match (was_dead, standing == Standing::Dead, &link.active) {
                         // It has come with an empty disk, and lacks nothing of the time before.
-                        self.disks.remember(peer, active.disk, true);
-                    }
+                        (true, false, Some(active)) => self.disks.remember(peer, active.disk, true),
+                        // This node has lost its own directory, and hears late of the past: the disk that it knows of
+                        // the peer is that of now, and need not be the dead one.
+                        (false, true, _) if self.disks.is_replaced() => self.disks.peers.remove(&peer).is_some(),
+                        _ => false,
+                    };
+                    outputs.extend(is_news.then_some(LinkOutput::SaveDisks));
                 }
                 None => drop(self.links.insert(peer, Link::new(name, standing, first_pause_us, now))),
             }

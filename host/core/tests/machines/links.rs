@@ -595,3 +595,38 @@ pub(crate) fn a_node_that_was_declared_dead_and_removed_is_refused_until_it_come
     nodes.pass(3_000);
     assert!(nodes.connected(0, 2) && nodes.connected(1, 2));
 }
+
+#[test]
+fn a_node_that_has_lost_its_directory_takes_no_disk_of_today_for_a_dead_one() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    // Node 2 is declared dead, and comes again with an empty directory.
+    nodes.stop(2);
+    let dead = [(2, Standing::Dead)];
+    (0..2).for_each(|index| nodes.ring(index, &[0, 1], &dead));
+    nodes.disks[2] = Disks::new(DiskId(99));
+    let comes_again = |nodes: &mut Nodes| {
+        nodes.start(2);
+        nodes.ring(2, &[0, 1], &[]);
+        nodes.pass(3_000);
+        assert!(nodes.connected(0, 2) && nodes.connected(1, 2), "{:?}", nodes.refusals(2));
+    };
+    comes_again(&mut nodes);
+    // Node 0 loses its own. It begins with the first layout, of which node 2 is a member.
+    nodes.stop(0);
+    nodes.disks[0] = Disks::new(DiskId(100));
+    nodes.start(0);
+    nodes.pass(3_000);
+    assert!(nodes.connected(0, 2));
+    nodes.ring(0, &[0, 1], &dead);
+    for restarts in [false, true] {
+        nodes.stop(2);
+        if restarts {
+            nodes.stop(0);
+            nodes.start(0);
+            nodes.ring(0, &[0, 1], &dead);
+        }
+        comes_again(&mut nodes);
+    }
+}
