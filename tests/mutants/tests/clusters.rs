@@ -18,7 +18,7 @@ use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillio
 use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC, TREES};
 
 /// The seeds that are tried before a mutant has survived.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 300;
 /// Hunts for each mutant, an odd number for the sake of the median.
 const HUNTS: u64 = 3;
 /// A virtual second, in microseconds.
@@ -52,6 +52,24 @@ const MUTANTS: &[Mutant] = &[
     }),
     mutant(Rule::FormerOwnersHold, &[LIVENESS, survival::NAME], layouts),
     mutant(Rule::EachLayoutHasItsQuorum, &[reads::NAME, survival::NAME], copies),
+    mutant(Rule::ChangedCopiesMeet, &[reads::NAME, steps::NAME], |options| {
+        copies(options);
+        quiet_keys(options);
+        slow_exchanges(options);
+    }),
+    mutant(Rule::EveryOlderOwnerIsMet, &[reads::NAME, steps::NAME], |options| {
+        hurried_layouts(options);
+        single_copies(options);
+    }),
+    behind(
+        Rule::SourcesHaveClosed,
+        &[Rule::ExchangesWaitForAcknowledgements],
+        &[reads::NAME, steps::NAME, survival::NAME],
+        |options| {
+            single_copies(options);
+            late_mints(options);
+        },
+    ),
     behind(Rule::ReadsWaitForTheExchange, &[Rule::GainsCountWhenTaken], &[reads::NAME], hurried_layouts),
     mutant(Rule::LayoutsRetireUnread, &[reads::NAME, steps::NAME, survival::NAME], hurried_layouts),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
@@ -294,6 +312,34 @@ fn hurried_layouts(options: &mut Options) {
     (options.clients.sessions, options.clients.think_us) = (8, 5_000);
     (options.network.jitter_us, options.network.ordered) = (10_000, false);
     options.buckets[0].keys = 8;
+}
+
+/// One copy of each object: the new owner of a key is the only one that readers ask.
+fn single_copies(options: &mut Options) {
+    (options.buckets[0].n, options.buckets[0].r, options.buckets[0].w) = (1, 1, 1);
+}
+
+/// Changes of layout are told at once, while exchanges and handoffs take long.
+fn slow_exchanges(options: &mut Options) {
+    options.network.bulk_stalls = share(40);
+    options.faults.bridge = SECOND;
+}
+
+/// Between the view that a write goes by and its dot is a validator, which is often slow: dots are minted by layouts
+/// that were the newest long ago. Nothing else delays the changes.
+fn late_mints(options: &mut Options) {
+    layouts(options);
+    quiet_keys(options);
+    plugin(options);
+    (options.faults.partition, options.faults.layout, options.faults.plugin) = (0, SECOND / 2, SECOND / 4);
+    (options.clients.sessions, options.clients.deadline_ms, options.clients.blind) = (6, 3_000, share(60));
+    (options.network.latency_us, options.network.jitter_us) = (200, 1_000);
+}
+
+/// Many keys, each of which is hardly ever written during a change: a write carries all that its coordinator has.
+fn quiet_keys(options: &mut Options) {
+    (options.buckets[0].keys, options.clients.reads, options.clients.heat) = (60, share(70), 0);
+    (options.clients.sessions, options.clients.think_us) = (10, 3_000);
 }
 
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.

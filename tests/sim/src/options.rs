@@ -208,6 +208,8 @@ pub struct FaultOptions {
     pub lost_range: u64,
     /// An operator changes the layout.
     pub layout: u64,
+    /// Two groups of nodes do not hear one another, and some nodes hear both. Half of the changes of layout begin so.
+    pub bridge: u64,
 }
 
 /// From this seed on layouts change in every run.
@@ -289,6 +291,9 @@ impl Options {
         self.exchange = true;
         if rng.percent(50) {
             self.change_copies();
+        }
+        if rng.percent(50) {
+            self.faults.bridge = self.chaos_us / rng.between(1, 6);
         }
     }
 
@@ -421,6 +426,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         crammed: 0,
         lost_range: 0,
         layout: 0,
+        bridge: 0,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::disk::Disk;
 use crate::history::{Loss, NodeIndex};
 use crate::keys::tenant;
 use crate::options::{FaultOptions, MS, SECOND};
+use crate::rng::Rng;
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +53,7 @@ pub(super) enum Class {
     Crammed,
     LostRange,
     Layout,
+    Bridge,
 }
 
 /// The end of a fault.
@@ -112,6 +114,7 @@ fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
         (Class::Crammed, faults.crammed),
         (Class::LostRange, faults.lost_range),
         (Class::Layout, faults.layout),
+        (Class::Bridge, faults.bridge),
     ];
     all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
 }
@@ -202,7 +205,11 @@ impl World {
             Class::Race => self.race(at),
             Class::Crammed => self.cram(at),
             Class::LostRange => self.lose_range(at),
+            Class::Bridge => self.bridge(),
             Class::Layout => {
+                if self.options.faults.bridge > 0 && self.faults.percent(50) {
+                    self.bridge();
+                }
                 self.change_layout(at);
                 if self.faults.percent(15) {
                     // Two operators at once, who need not have heard of one another's change.
@@ -264,6 +271,22 @@ impl World {
         let links = all.clone().flat_map(|from| all.clone().map(move |to| (from, to))).filter(apart).collect();
         let us = self.a_while();
         self.cut(links, us, "partition");
+    }
+
+    /// Cuts the nodes into two sides, but for those that reach both. So all hear of a change of layout, and not all
+    /// owners can meet.
+    fn bridge(&mut self) {
+        let side = |rng: &mut Rng| (!rng.percent(30)).then(|| rng.percent(50));
+        let sides: Vec<Option<bool>> = (0..self.options.nodes).map(|_| side(&mut self.faults)).collect();
+        let all = 0..self.options.nodes;
+        let apart = |(from, to): &(NodeIndex, NodeIndex)| {
+            let of = |at: NodeIndex| sides[usize::from(at)];
+            of(*from).zip(of(*to)).is_some_and(|(one, other)| one != other)
+        };
+        let links = all.clone().flat_map(|from| all.clone().map(move |to| (from, to))).filter(apart).collect();
+        let us = self.a_while();
+        self.cut(links, us, "bridge");
+        self.recorder.mark("bridge");
     }
 
     /// Cuts one direction: some nodes do not hear a node any more.
