@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use rejoin_client::admin::{PluginDigest, Quorum, Scope};
 
+use crate::audit_args::AuditCommand;
 use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
@@ -78,6 +79,8 @@ pub(crate) enum Command {
     /// Make and show tenants, who share the cluster and do not see each other
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// List and verify the nodes' logs of what was asked of the control plane, and by whom
+    Audit(AuditCommand),
     /// Make the certificates of a cluster
     #[command(subcommand)]
     Cert(CertCommand),

@@ -40,6 +40,24 @@ pub(crate) fn builder(global: &GlobalArgs) -> Result<rejoin_client::ClientBuilde
     })
 }
 
+/// The names and addresses of the nodes that are to be asked one by one: all, or with `--node` that one.
+///
+/// # Errors
+/// No node tells them.
+pub(crate) async fn nodes(global: &GlobalArgs) -> Result<Vec<(String, String)>, Failure> {
+    let status = connect(global).await?.admin().status().await?;
+    let asked = status.nodes.iter().filter(|node| global.node.is_none() || node.name == status.node);
+    Ok(asked.map(|node| (node.name.to_string(), node.address.to_string())).collect())
+}
+
+/// Connects to that node only.
+///
+/// # Errors
+/// It does not admit the client.
+pub(crate) async fn pinned(global: &GlobalArgs, address: &str) -> Result<Client, Failure> {
+    Ok(builder(global)?.seeds([address]).pinned().connect().await?)
+}
+
 /// The profile of `REJOIN_PROFILE`. An empty variable counts as unset.
 fn from_environment(value: Option<OsString>) -> Option<PathBuf> {
     value.filter(|value| !value.is_empty()).map(PathBuf::from)

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod audit_args;
 mod bench;
 mod cart;
 mod commands;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, DemoCommand, NodeCommand, ServeArgs};
 use clap::Parser;
-use commands::{bucket, cert, completions, exchange, layout, node, object, plugin, status, tenant, token};
+use commands::{audit, bucket, cert, completions, exchange, layout, node, object, plugin, status, tenant, token};
 use failure::Failure;
 use output::{Output, no_color};
 
@@ -108,6 +109,7 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Plugin(command) => plugin::run(global, out, command).await,
         Command::Token(command) => token::run(global, out, command).await,
         Command::Tenant(command) => tenant::run(global, out, command).await,
+        Command::Audit(command) => audit::run(global, out, command).await,
         Command::Cert(command) => cert::run(global, out, &command),
         Command::Dashboard => out.bytes(rejoin_node::DASHBOARD.as_bytes()),
         Command::Completions(args) => completions::run(out, &args),

@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod audit;
 mod layouts;
 mod records;
 mod tenants;
@@ -33,6 +34,10 @@ use crate::{Error, ErrorKind, Result};
 
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
+pub use rejoin_proto::audit::{
+    AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditHead, AuditOutcome, AuditPage, AuditRecord,
+    ChainFault, ChainWalk,
+};
 pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum};
 pub use rejoin_proto::client::{
     Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status, TokenStatus,

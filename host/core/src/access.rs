@@ -44,11 +44,13 @@ pub enum Verb {
     ClusterShow,
     /// Changes layouts, pauses exchanges, lets nodes join.
     ClusterChange,
+    /// Reads the audit log of a node.
+    AuditShow,
 }
 
 impl Verb {
     /// All of them, in the order of the book's table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Read,
         Self::Write,
         Self::BucketShow,
@@ -65,6 +67,7 @@ impl Verb {
         Self::TenantCreate,
         Self::ClusterShow,
         Self::ClusterChange,
+        Self::AuditShow,
     ];
 
     /// What a request does. `None`: it concerns the connection only, and whoever has one may do it.
@@ -91,6 +94,7 @@ impl Verb {
                 AdminRequest::TokenRotate { .. } => Self::TokenRotate,
                 AdminRequest::TokenRevoke { .. } => Self::TokenRevoke,
                 AdminRequest::TenantCreate { .. } => Self::TenantCreate,
+                AdminRequest::Audit(_) => Self::AuditShow,
             },
         })
     }
@@ -115,12 +119,13 @@ impl Verb {
             Self::TenantCreate => "make tenants",
             Self::ClusterShow => "show nodes and layouts",
             Self::ClusterChange => "change nodes and layouts",
+            Self::AuditShow => "read the audit log",
         }
     }
 
     /// Whether it concerns the whole cluster, whatever tenant a request names.
     const fn is_of_the_cluster(self) -> bool {
-        matches!(self, Self::TenantCreate | Self::ClusterShow | Self::ClusterChange)
+        matches!(self, Self::TenantCreate | Self::ClusterShow | Self::ClusterChange | Self::AuditShow)
     }
 }
 

@@ -95,6 +95,11 @@ impl Caller {
         self.principal.grant.scope
     }
 
+    /// Whether it shows a certificate and not a token.
+    pub(crate) fn is_certified(&self) -> bool {
+        matches!(self.proof, Proof::Certificate(_))
+    }
+
     /// By what its sessions are counted.
     pub(crate) fn token_key(&self) -> TokenKey {
         (self.principal.tenant, self.principal.name.clone())

@@ -148,6 +148,9 @@ pub struct Config {
     /// Free bytes on the disk below which writes are refused.
     #[serde(default = "defaults::free_space_floor")]
     pub free_space_floor: u64,
+    /// Bytes of the audit log. The oldest records make room for new ones.
+    #[serde(default = "defaults::audit_bytes")]
+    pub audit_bytes: u64,
     /// When a peer that does not answer is asked last, and when another node takes its place.
     #[serde(default)]
     pub members: MembersConfig,
@@ -296,6 +299,9 @@ mod defaults {
         32 << 20
     }
     pub(super) fn free_space_floor() -> u64 {
+        64 << 20
+    }
+    pub(super) fn audit_bytes() -> u64 {
         64 << 20
     }
     pub(super) fn zone() -> Name {

@@ -12,6 +12,8 @@ use crate::config::{Config, ConfigError};
 
 /// The bytes that a journal segment may be set to.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// The bytes that the audit log may be set to.
+const AUDIT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
 /// A process that compiles needs some memory for itself.
 const LEAST_COMPILE_BYTES: u64 = 64 << 20;
 
@@ -62,6 +64,7 @@ const KEYS: &[&str] = &[
     "memtable_bytes",
     "cache_bytes",
     "free_space_floor",
+    "audit_bytes",
     "members",
     "probe_ms",
     "indirect_ms",
@@ -171,6 +174,9 @@ impl Config {
         }
         if !SEGMENT_BYTES.contains(&self.segment_bytes) {
             return invalid("segment_bytes", "must be 65536 to 1073741824 (64 KiB to 1 GiB)");
+        }
+        if !AUDIT_BYTES.contains(&self.audit_bytes) {
+            return invalid("audit_bytes", "must be 65536 to 17179869184 (64 KiB to 16 GiB)");
         }
         if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");
@@ -292,6 +298,15 @@ mod tests {
             assert!(refused.starts_with("relief_min_ms, relief_max_ms: must be at least 1, "), "{times}: {refused}");
         }
         assert!(Config::parse(&format!("relief_max_ms = 100\n{MINIMAL}"), Path::new("/etc/rejoin")).is_ok());
+    }
+
+    #[test]
+    fn the_audit_log_has_bounds() {
+        assert_eq!(Config::parse(MINIMAL, Path::new("/")).unwrap().audit_bytes, 64 << 20);
+        for bytes in ["65535", "17179869185"] {
+            let refused = error(|text| format!("audit_bytes = {bytes}\n{text}"));
+            assert!(refused.starts_with("audit_bytes: must be 65536 to "), "{refused}");
+        }
     }
 
     #[test]

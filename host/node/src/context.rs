@@ -15,6 +15,7 @@ use rejoin_proto::{ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId}
 use rejoin_store::{ControlFile, StoreWatch};
 use rejoin_wire::{Validity, utc_text};
 
+use crate::audit::Audit;
 use crate::bootstrap;
 use crate::certificates::{Certificates, WARN_BEFORE};
 use crate::clock::Clock;
@@ -74,6 +75,7 @@ pub(crate) struct NodeContext {
     pub(crate) clock: Clock,
     pub(crate) rng: SharedRng,
     pub(crate) certificates: Certificates,
+    pub(crate) audit: Audit,
     /// Differences between the stored layout and the bootstrap list, for people.
     pub(crate) contradictions: Vec<String>,
     /// Data that the store found missing at the start, for people.
@@ -120,6 +122,7 @@ impl NodeContext {
         }
         warnings.extend(self.certificates.warnings(&self.config));
         warnings.extend(self.peer_certificate_warnings());
+        warnings.extend(self.audit.warnings());
         let view = self.cluster_view();
         warnings.extend(view.quarantines().map(|quarantine| quarantined(&view, quarantine)));
         warnings

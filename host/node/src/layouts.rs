@@ -45,7 +45,8 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, request: LayoutRequest) -> Reply
     }
 }
 
-async fn ring(ctx: &NodeContext) -> Option<Ring> {
+/// The ring; `None` while the node stops.
+pub(crate) async fn ring(ctx: &NodeContext) -> Option<Ring> {
     let (answer, answered) = oneshot::channel();
     let _ = ctx.catalog.send(CatalogRequest::Ring(RingRequest::Get(answer)));
     answered.await.ok()

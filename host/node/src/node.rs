@@ -19,6 +19,7 @@ use rejoin_proto::{Name, NodeId};
 use rejoin_store::{DataDir, MaintenanceThread};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 
+use crate::audit::Audit;
 use crate::bootstrap;
 use crate::catalog::CatalogTask;
 use crate::certificates::Certificates;
@@ -115,6 +116,7 @@ impl Node {
         let mut first_start = FirstStartGuard::new(&config.data, plan.first);
         let bound = socket.local_addr().ok();
         let opened = plan.open(&config, threads, (clock, &rng), (bound, &mut first_start))?;
+        let (log, findings) = opened.dir.audit(config.audit_bytes)?;
         for why in &plan.contradictions {
             tracing::warn!(why, "{}", bootstrap::KEPT);
         }
@@ -177,6 +179,7 @@ impl Node {
             clock,
             rng,
             certificates: Certificates::new(plan.identity, plan.files),
+            audit: Audit::new(log, findings),
             contradictions: plan.contradictions,
             lost,
             problems: Problems::default(),

@@ -70,6 +70,8 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
         AdminRequest::PluginPush { name, module } => push(ctx, wait, (tenant, name), module).await,
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
+        // `audit` answers it.
+        AdminRequest::Audit(_) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, "no command")),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");

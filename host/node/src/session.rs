@@ -12,17 +12,17 @@ use tokio::sync::mpsc::error::TrySendError;
 use rejoin_core::shard::event::{ClientRequest, ReplyTo};
 use rejoin_core::view::shard_of;
 use rejoin_proto::client::{
-    ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello,
+    AdminRequest, ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello,
 };
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
 
+use crate::audit;
 use crate::caller::{Caller, Proof};
 use crate::context::NodeContext;
 use crate::frames::answer;
 use crate::messages::InboxItem;
-use crate::operator;
 use crate::sessions::SessionPermit;
 
 /// The most frames taken from a connection at once.
@@ -253,7 +253,10 @@ impl ClientSession<'_> {
             return self.answer(frame, Reply::Error(error));
         }
         if let Err(denied) = self.caller.authorise(&request.body) {
-            return self.answer(frame, Reply::Error(denied));
+            return match request.body {
+                RequestBody::Admin(admin) => self.admin(connection, frame, admin, Err(denied)),
+                _ => self.answer(frame, Reply::Error(denied)),
+            };
         }
         let head = RequestHead { layout: request.layout, trace: request.trace, deadline_ms: request.deadline_ms };
         match request.body {
@@ -265,29 +268,48 @@ impl ClientSession<'_> {
             }
             RequestBody::Settled(receipts) => self.settled(receipts),
             RequestBody::Admin(admin) => {
-                let Ok(permit) = self.admin_permits.clone().try_acquire_owned() else {
-                    let message = format!(
-                        "{MAX_ADMIN_REQUESTS} administrative requests of this client are under way; wait for one of \
-                            them"
-                    );
-                    let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
-                    return self.answer(frame, Reply::Error(error));
-                };
-                let (ctx, caller) = (self.ctx.clone(), self.caller.clone());
-                let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
-                let connection = connection.clone();
                 let wait = Duration::from_millis(u64::from(head.deadline_ms));
-                tokio::spawn(async move {
-                    // The work, such as compiling a plugin, is dropped when the client disconnects.
-                    tokio::select! {
-                        biased;
-                        _ = connection.closed() => {}
-                        reply = operator::run(&ctx, &caller, admin, wait) => send_reply(&ctx, &sender, class, id, reply),
-                    }
-                    drop(permit);
-                });
+                self.admin(connection, frame, admin, Ok(wait));
             }
         }
+    }
+
+    /// Starts an administrative request that may take so long, or records one that is denied.
+    fn admin(
+        &self,
+        connection: &Connection,
+        frame: &Frame,
+        admin: AdminRequest,
+        allowed: Result<Duration, ErrorReply>,
+    ) {
+        let Ok(permit) = self.admin_permits.clone().try_acquire_owned() else {
+            let message = format!(
+                "{MAX_ADMIN_REQUESTS} administrative requests of this client are under way; wait for one of them"
+            );
+            let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
+            return self.answer(frame, Reply::Error(error));
+        };
+        let (ctx, caller, from) = (self.ctx.clone(), self.caller.clone(), connection.remote_address());
+        let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
+        let connection = connection.clone();
+        tokio::spawn(async move {
+            match allowed {
+                // Also if the client has gone meanwhile.
+                Err(denied) => {
+                    let reply = audit::denied(&ctx, &caller, from, &admin, denied).await;
+                    send_reply(&ctx, &sender, class, id, reply);
+                }
+                // The work, such as compiling a plugin, is dropped when the client disconnects.
+                Ok(wait) => tokio::select! {
+                    biased;
+                    _ = connection.closed() => {}
+                    reply = audit::run(&ctx, &caller, from, admin, wait) => {
+                        send_reply(&ctx, &sender, class, id, reply);
+                    }
+                },
+            }
+            drop(permit);
+        });
     }
 
     /// Passes a read or a write to the shard of its key. If the inbox is full, the client is answered *overloaded*.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Grant;
 use crate::address::Address;
+use crate::audit::{AuditPage, AuditRequest};
 use crate::catalog::{BucketProps, Quorum, Record};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
@@ -339,6 +340,8 @@ pub enum AdminRequest {
         /// Unique within the cluster.
         name: Name,
     },
+    /// A part of the audit log of this node.
+    Audit(AuditRequest),
 }
 
 /// A kind of record.
@@ -575,6 +578,8 @@ pub enum Reply {
     Ring(Ring),
     /// To [`AdminRequest::List`] of tokens.
     Tokens(Vec<TokenStatus>),
+    /// To [`AdminRequest::Audit`].
+    Audit(AuditPage),
 }
 
 /// A reply, and what every reply carries.

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`access`], [`context`], [`client`], [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`access`], [`context`], [`client`], [`layout_request`], [`audit`], [`peer`], [`exchange`], [`error`], [`fault`],
+//! [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ extern crate alloc;
 
 pub mod access;
 pub mod address;
+pub mod audit;
 pub mod catalog;
 pub mod causal;
 pub mod client;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DataDir            one node's directory: lock, identity, clean-stop mark, control files, plugin modules
+//!   audit/           the audit log: records that are bound to each other by hashes
 //!   shard-000/       one ShardStore each: journal/ (hash-chained segments), mark (high-water mark), tree/ (lsm-tree)
 //! ```
 //!
@@ -22,6 +23,7 @@
 //! - A failed write or sync is never retried into success: the store is poisoned and every later call fails.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod blob;
 mod dir;
 mod disk;
@@ -33,6 +35,7 @@ mod pinned;
 mod shard;
 mod start;
 
+pub use audit::{AuditFindings, AuditLog, AuditPart, Room};
 pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Identity, Inspection, Modules};
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::{FileError, OpenError};

@@ -78,6 +78,37 @@ fn a_cluster_is_shared_as_the_book_says() {
     }
 }
 
+#[test]
+fn a_cluster_is_audited_as_the_book_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut start = blocks_elsewhere("host/cli/book/start-a-cluster.md", 8, own_loopback());
+    start.pop();
+    let ran = type_in(&[start, blocks("host/cli/book/audit-a-cluster.md", 4)].concat(), dir.path(), "");
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.text(), ran.talk);
+    for shown in ["token shop/team at 127.", "denied: token team (tenant-admin) may not", "\"verb\":\"bucket create\""]
+    {
+        assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
+    }
+    let heads = std::fs::read_to_string(dir.path().join("heads.args")).unwrap();
+    assert_eq!(heads.lines().filter(|line| line.starts_with("--head n")).count(), 3, "{heads}");
+}
+
+    let dir = tempfile::tempdir().unwrap();
+    start.pop();
+}
+
+#[test]
+}
+
+#[test]
+}
+
+#[test]
+}
+
+#[test]
+}
+
 /// A directory that looks like the root of a built clone.
 fn clone_in(dir: &Path) {
     for entry in std::fs::read_dir(workspace()).unwrap() {

@@ -178,6 +178,11 @@ async fn changed() {
         other => Err(other),
     })
     .await;
+    // What was refused is in the log, and the log is whole.
+    let listed = cluster.rejoin(&["audit", "list", "--refused", "--node", &cluster.address(0).to_string(), "--json"]);
+    let listed = listed.done().json();
+    assert!(listed.as_array().unwrap().iter().all(|entry| entry["outcome"] == "refused"), "{listed}");
+    cluster.rejoin(&["audit", "verify"]).done();
     // It is saved now: alone, the node still knows.
     cluster.kill(0);
     cluster.kill(1);

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use rejoin_client::Client;
 use rejoin_client::admin::{ExchangePair, ExchangeStatus};
 
 use crate::args::ExchangeCommand;
-use crate::connect::{builder, connect};
+use crate::connect::{nodes, pinned};
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
@@ -128,21 +127,10 @@ async fn status(global: &GlobalArgs, out: Output, watch: bool) -> Result<(), Fai
     reached(&answers)
 }
 
-/// The names and addresses of the nodes to be asked: all, or the one that was named.
-async fn nodes(global: &GlobalArgs) -> Result<Vec<(String, String)>, Failure> {
-    let status = connect(global).await?.admin().status().await?;
-    let asked = status.nodes.iter().filter(|node| global.node.is_none() || node.name == status.node);
-    Ok(asked.map(|node| (node.name.to_string(), node.address.to_string())).collect())
-}
-
-async fn client(global: &GlobalArgs, address: &str) -> Result<Client, Failure> {
-    Ok(builder(global)?.seeds([address]).pinned().connect().await?)
-}
-
 async fn ask_all(global: &GlobalArgs, nodes: &[(String, String)]) -> Vec<Asked> {
     let mut answers = Vec::new();
     for (node, address) in nodes {
-        let ask = async || Ok(client(global, address).await?.admin().exchange().await?);
+        let ask = async || Ok(pinned(global, address).await?.admin().exchange().await?);
         answers.push(Asked::new(node, ask().await));
     }
     answers
@@ -152,7 +140,7 @@ async fn ask_all(global: &GlobalArgs, nodes: &[(String, String)]) -> Vec<Asked> 
 async fn set(global: &GlobalArgs, out: Output, paused: bool) -> Result<(), Failure> {
     let mut answers = Vec::new();
     for (node, address) in nodes(global).await? {
-        let set = async || Ok(client(global, &address).await?.admin().pause_exchange(paused).await?);
+        let set = async || Ok(pinned(global, &address).await?.admin().pause_exchange(paused).await?);
         answers.push(Asked::new(&node, set().await));
     }
     if out.json {

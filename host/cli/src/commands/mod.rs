@@ -1,5 +1,6 @@
 //! The commands that ask a cluster, and those that make files for one. `json` has what they print with `--json`.
 
+pub(crate) mod audit;
 pub(crate) mod bucket;
 pub(crate) mod cert;
 pub(crate) mod completions;

@@ -36,7 +36,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TokenCommand)
     }
 }
 
-fn now_ms() -> u64 {
+/// The time, in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,10 @@
 use bytes::Bytes;
 
 use rejoin_proto::access::Scope;
+use rejoin_proto::audit::{
+    self, AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHead, AuditOutcome, AuditPage, AuditRecord,
+    AuditRequest,
+};
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
     AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
@@ -16,7 +20,7 @@ use rejoin_proto::layout_request::{
 use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::{
     BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId,
-    Ring, ZoneDemand,
+    Ring, ZoneDemand, codec,
 };
 
 use super::{
@@ -134,6 +138,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
             admin(AdminRequest::TokenRotate { name: name("app"), secret_hash: [9; 32], overlap_ms: 86_400_000 }),
         ),
         ("tenant-create", admin(AdminRequest::TenantCreate { name: name("shop") })),
+        ("audit", admin(AdminRequest::Audit(AuditRequest { from: 813 }))),
         ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app"), certificates: true })),
         ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
@@ -305,6 +310,41 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("ring", Reply::Ring(Ring { notes: ring_notes(), ..Ring::new(layout()) })),
         ("records", Reply::Records(vec![bucket_record(), plugin_record(), token_record()])),
         ("changed", Reply::Changed { record: bucket_record(), behind: vec![name("n2")] }),
+        ("audit", Reply::Audit(audit_page())),
         ("error", Reply::Error(error)),
     ]
+}
+
+/// A record of each kind.
+fn audit_page() -> AuditPage {
+    let by = AuditActor {
+        tenant: "shop".into(),
+        name: "team".into(),
+        certificate: true,
+        scope: Scope::TenantAdmin,
+        from: "127.0.0.1:40000".into(),
+    };
+    let command = AuditCommand {
+        by,
+        tenant: "shop".into(),
+        verb: "bucket set".into(),
+        object: "cart".into(),
+        detail: "version 3".into(),
+        before: Some([7; 32]),
+    };
+    let refused = AuditOutcome::Refused { code: ErrorCode::VersionConflict, why: "it is at version 4".into() };
+    let done = AuditOutcome::Done { after: Some([8; 32]) };
+    let ended = [refused, done, AuditOutcome::Unanswered].map(|outcome| AuditEvent::Ended { asked: 813, outcome });
+    let denied = AuditEvent::Denied { command: command.clone(), why: "may not".into(), times: 3 };
+    let events = [AuditEvent::Asked(command), denied].into_iter().chain(ended);
+    let mut head = AuditHead { first: 813, before: [1; 32], last: 812, hash: [1; 32] };
+    let record = |event| {
+        let entry = codec::encode(&AuditEntry { at_ms: 1_767_225_600_000, event });
+        let (number, hash) = (head.last + 1, audit::link(&head.hash, head.last + 1, &entry));
+        (head.last, head.hash) = (number, hash);
+        AuditRecord { number, hash, entry: entry.into() }
+    };
+    let records = events.map(record).collect();
+    let (broken, notes) = (Some("cut off".into()), vec!["record 3 was removed".into()]);
+    AuditPage { node: name("n1"), head, records, broken, next: Some(900), notes }
 }

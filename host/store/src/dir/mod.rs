@@ -8,6 +8,7 @@
 //! BALLAST    room for a start on a full disk
 //! STATE      OS boot id, clean-stop mark, whether new actors are still owed
 //! control/   small files, replaced whole, each with a copy        modules/   plugin components by SHA-256
+//! audit/     the audit log
 //! shard-000/ …
 //! ```
 
@@ -23,6 +24,7 @@ use state::State;
 
 use rejoin_proto::id::{ClusterId, NodeId};
 
+use crate::audit::{AuditFindings, AuditLog};
 use crate::blob;
 use crate::disk::{Disk, OsDisk, PRIVATE, if_found, sync_parent};
 use crate::error::{Context, FileError, OpenError};
@@ -152,6 +154,14 @@ impl DataDir {
     #[must_use]
     pub fn modules(&self) -> Modules {
         Modules::new(self.path.join("modules"), Arc::clone(&self.disk))
+    }
+
+    /// Opens the audit log, or makes one, of at most so many bytes. Also tells what is wrong with it.
+    ///
+    /// # Errors
+    /// [`FileError`] if the disk refuses.
+    pub fn audit(&self, limit_bytes: u64) -> Result<(AuditLog, AuditFindings), FileError> {
+        AuditLog::open(self.path.join("audit"), Arc::clone(&self.disk), limit_bytes)
     }
 
     /// Records that every shard is there and has new actors, durably, if it needed them. Until then every start reports

@@ -56,6 +56,7 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::TenantShow => admin.tenants().await.map(|_| ()),
         Verb::TenantCreate => admin.create_tenant(fresh).await.map(|_| ()),
         Verb::ClusterShow => admin.status().await.map(|_| ()),
+        Verb::AuditShow => admin.audit(1).await.map(|_| ()),
         Verb::ClusterChange => admin.stage_layout(LayoutChanges::default()).await.map(|_| ()),
     }
 }
