@@ -39,7 +39,11 @@ async fn request(admin: SocketAddr, method: Method, path: &str) -> Result<String
     let failed = |why: String| Failure::new(Exit::Unreachable, format!("{what} failed: {why}"));
     let reply = tokio::time::timeout(TIMEOUT, exchange(admin, method, path)).await;
     let (status, body) = reply.map_err(|_| failed("no answer".into()))?.map_err(|why| failed(why.to_string()))?;
-    if status.is_success() { Ok(String::from_utf8_lossy(&body).into_owned()) } else { Err(failed(status.to_string())) }
+    let body = String::from_utf8_lossy(&body).into_owned();
+    match status.is_success() {
+        true => Ok(body),
+        false => Err(failed(format!("{status}: {}", body.trim_end()))),
+    }
 }
 
 async fn exchange(admin: SocketAddr, method: Method, path: &str) -> Result<(StatusCode, Bytes), BoxError> {

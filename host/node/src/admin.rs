@@ -1,5 +1,6 @@
-//! Accepts connections on the admin port, a bounded number of them, and closes idle ones. The port asks for no token,
-//! so without these bounds any process that reaches it could use up the file descriptors that the store needs.
+//! Accepts connections on the admin port, a bounded number of them, and closes idle ones. It asks for a token only when
+//! a request has come, so without these bounds any process that reaches it could use up the file descriptors that the
+//! store needs.
 
 use std::io;
 use std::net::SocketAddr;

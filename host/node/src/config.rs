@@ -19,6 +19,8 @@ pub struct Config {
     pub listen: Address,
     /// The TCP address of metrics and health; none by default. A host name is looked up once, at the start.
     pub admin: Option<Address>,
+    /// A file of tokens, one on each line, that open the admin port where it is not on loopback, and nothing else.
+    pub admin_token: Option<PathBuf>,
     /// The data directory.
     pub data: PathBuf,
     /// The cluster's authority (PEM).

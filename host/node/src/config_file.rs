@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "name",
     "listen",
     "admin",
+    "admin_token",
     "data",
     "ca",
     "certificate",
@@ -131,6 +132,7 @@ impl Config {
             *path = base.join(&*path);
         }
         config.compile_program = config.compile_program.map(|program| base.join(program));
+        config.admin_token = config.admin_token.map(|tokens| base.join(tokens));
         config.check()?;
         Ok(config)
     }

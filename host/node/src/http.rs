@@ -1,4 +1,5 @@
-//! The admin port's HTTP routes: `/health`, `/metrics`, and fault injection if `dev_faults` is set.
+//! The admin port's HTTP routes: `/health`, `/metrics`, and fault injection if `dev_faults` is set. Off loopback
+//! `admin_access` asks for a token before any of them.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -6,19 +7,21 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use rejoin_proto::{Name, NodeId};
 use rejoin_wire::Connection;
 
+use crate::admin_access;
 use crate::context::NodeContext;
 use crate::faults::HeldOperation;
 use crate::lag::ShardSums;
 use crate::metrics::NodeReport;
 use crate::peers;
 
-/// The routes of a node's admin port.
-pub(crate) fn routes(ctx: Arc<NodeContext>) -> Router {
+/// The routes of a node's admin port, which asks for no token if it is `open`.
+pub(crate) fn routes(ctx: Arc<NodeContext>, open: bool) -> Router {
     let mut router = Router::new().route("/metrics", get(metrics)).route("/health", get(health));
     if ctx.config.dev_faults {
         router = router
@@ -27,6 +30,9 @@ pub(crate) fn routes(ctx: Arc<NodeContext>) -> Router {
             .route("/faults/hold/{what}", post(hold))
             .route("/faults/held", get(held))
             .route("/faults/release", post(release));
+    }
+    if !open {
+        router = router.layer(from_fn_with_state(ctx.clone(), admin_access::check));
     }
     router.with_state(ctx)
 }

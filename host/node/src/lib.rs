@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_access;
 mod audit;
 mod audited;
 mod bootstrap;

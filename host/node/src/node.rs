@@ -42,7 +42,7 @@ use crate::sessions::Sessions;
 use crate::sizes::Sizes;
 use crate::token::Secret;
 use crate::view::NodeView;
-use crate::{drain, http, peers, renewal, run, syncing};
+use crate::{admin_access, drain, http, peers, renewal, run, syncing};
 
 /// A connection between nodes that receives nothing for this long is closed.
 const PEER_IDLE: Duration = Duration::from_secs(4);
@@ -102,6 +102,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_on(platform: Platform, config: Config) -> Result<Self, StartError> {
+        admin_access::check_file(&config)?;
         let rng = SharedRng::new(platform.seed);
         let plan = StartPlan::make(&config, &platform).await?;
         let Platform { clock, network, threads, compiling, seed, .. } = platform;
@@ -204,7 +205,9 @@ impl Node {
         }
         node.spawn_tasks(channels, (control, ring, plan.secret), starts, failed_in);
         if let Some(listener) = admin {
-            node.tasks.spawn(run::admin(listener, http::routes(node.ctx.clone())));
+            // Without an address it is not known to be on loopback.
+            let open = node.admin.is_some_and(admin_access::is_open);
+            node.tasks.spawn(run::admin(listener, http::routes(node.ctx.clone(), open)));
         }
         first_start.disarm();
         tracing::info!(name = %node.name(), address = %node.address(), cluster = %node.ctx.cluster, "node started");

@@ -11,7 +11,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Nobody listens there, or what answers speaks no HTTP.
 pub fn get(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    exchange(admin, "GET", path)
+    exchange(admin, "GET", path, "")
+}
+
+/// As [`get`], with the value of the header `authorization`.
+///
+/// # Errors
+/// As for [`get`].
+pub fn get_with(admin: SocketAddr, path: &str, authorization: &str) -> Result<(u16, String), String> {
+    exchange(admin, "GET", path, &format!("authorization: {authorization}\r\n"))
 }
 
 /// Posts to a path that takes no body.
@@ -19,7 +27,7 @@ pub fn get(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {
 /// # Panics
 /// If the answer is not 200.
 pub fn post(admin: SocketAddr, path: &str) {
-    assert_eq!(exchange(admin, "POST", path).map(|(status, _)| status), Ok(200), "{path}");
+    assert_eq!(exchange(admin, "POST", path, "").map(|(status, _)| status), Ok(200), "{path}");
 }
 
 /// Posts to a path that takes no body. Gives the status.
@@ -27,7 +35,7 @@ pub fn post(admin: SocketAddr, path: &str) {
 /// # Errors
 /// As for [`get`].
 pub fn send(admin: SocketAddr, path: &str) -> Result<u16, String> {
-    exchange(admin, "POST", path).map(|(status, _)| status)
+    exchange(admin, "POST", path, "").map(|(status, _)| status)
 }
 
 /// How many operations of a node's disk are held back.
@@ -55,11 +63,12 @@ pub fn metric(admin: SocketAddr, name: &str) -> f64 {
     values.iter().sum()
 }
 
-fn exchange(admin: SocketAddr, verb: &str, path: &str) -> Result<(u16, String), String> {
+fn exchange(admin: SocketAddr, verb: &str, path: &str, headers: &str) -> Result<(u16, String), String> {
     let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).map_err(|why| format!("{admin}: {why}"))?;
     let mut talk = || {
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "{verb} {path} HTTP/1.1\r\nhost: {admin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+        let ends = "content-length: 0\r\nconnection: close\r\n\r\n";
+        write!(stream, "{verb} {path} HTTP/1.1\r\nhost: {admin}\r\n{headers}{ends}")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
     };
