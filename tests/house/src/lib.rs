@@ -6,7 +6,7 @@
 //! Reading order: [`workspace`] (crates and edges), [`directions`] (which edges are allowed), [`files`] (the tree),
 //! [`code`] (source without comments, literals and tests), [`rules`] (rules for each file), [`crates`] (rules for each
 //! crate and the top level), [`documents`] (links and names in documents), [`builds`] (crates that cargo would build
-//! twice), [`layout`] (columns and imports).
+//! twice), [`layout`] (columns and imports), [`sbom`] (what the binary is made of).
 #![forbid(unsafe_code)]
 
 pub mod builds;
@@ -17,4 +17,5 @@ pub mod documents;
 pub mod files;
 pub mod layout;
 pub mod rules;
+pub mod sbom;
 pub mod workspace;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rejoin_test_house::files::Tree;
 use rejoin_test_house::workspace::Workspace;
-use rejoin_test_house::{builds, crates, directions, documents, layout, rules};
+use rejoin_test_house::{builds, crates, directions, documents, layout, rules, sbom};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -156,6 +156,20 @@ fn the_tests_use_everything_that_the_demo_has_built() {
         wasted.is_empty(),
         "`cargo xtask test` would build again, with other features, what the demo had built: {wasted:?}"
     );
+}
+
+#[test]
+fn the_bill_of_materials_lists_what_is_linked_into_the_binary_and_nothing_else() {
+    let xtask = ["run", "--quiet", "--offline", "--package", "xtask", "--", "sbom"];
+    let text = cargo(&xtask);
+    let document = serde_json::from_str(&text).expect("JSON");
+    none(&sbom::malformed(&document));
+    let build = ["build", "--release", "--locked", "--offline", "-p", "rejoin", "--bin", "rejoin"];
+    let graph = cargo(&[&build[..], &["--unit-graph", "-Z", "unstable-options"]].concat());
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
+    none(&sbom::differences(&document, &graph, &lock).expect("a unit graph"));
+    assert!(text.matches("\"required\"").count() > 200, "{text}");
+    assert_eq!(text, cargo(&xtask), "the same sources give the same document");
 }
 
 #[test]

@@ -2,12 +2,16 @@
 //!
 //! It has no dependencies, so that it builds in a second before anything else does. Every command is a list of
 //! [`steps`]; [`setup`] finds what the machine lacks and says in one line what to do about it; [`licences`] stands in
-//! for cargo-deny where that is not installed.
+//! for cargo-deny where that is not installed, [`sbom`] says what the binary is made of, and [`reproduce`] builds it so
+//! that others get the same one.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod fuzz;
+mod json;
 mod licences;
+mod reproduce;
+mod sbom;
 mod setup;
 mod sim;
 mod spdx;
@@ -54,6 +58,11 @@ Test it:
                  --loopback         do without network namespaces
   licences     Check the licences of all dependencies against deny.toml.
 
+Ship it:
+  release      Build the binary so that the same sources give the same bytes in every directory: target/release/rejoin.
+  reproduce    Build it so twice, in two directories, and compare. Takes two release builds.
+  sbom         Print what the binary is made of, as CycloneDX 1.6 in JSON.
+
 Measure it (both build with --release):
   bench        Measure the parts of an operation and whole operations, and compare them.
   bench-peers  Put the same load on a cluster and on Redis with two replicas. Needs redis-server.
@@ -81,6 +90,9 @@ enum Verb {
     Sim(sim::Options),
     Storm(storm::Options),
     Licences,
+    Release,
+    Reproduce,
+    Sbom,
     Help,
 }
 
@@ -128,6 +140,9 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "bench" => Verb::Bench,
             "bench-peers" => Verb::BenchPeers,
             "licences" => Verb::Licences,
+            "release" => Verb::Release,
+            "reproduce" => Verb::Reproduce,
+            "sbom" => Verb::Sbom,
             "fuzz" | "sim" | "storm" | "help" => Verb::Help,
             other => return Err(format!("there is no command `{other}`")),
         },
@@ -156,12 +171,15 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
         Verb::Storm(options) => options.plan(&setup::binary(&root, "rejoin-storm")?),
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
+        Verb::Release => vec![reproduce::build(&root, &setup::target(&root)?)],
+        Verb::Reproduce => vec![Step::Reproduce(setup::target(&root)?.join("reproduce"))],
+        Verb::Sbom => vec![Step::Sbom],
     };
     if dry_run {
         plan.iter().for_each(|step| print(&step.to_string()));
         return Ok(());
     }
-    if verb != Verb::Licences {
+    if !matches!(verb, Verb::Licences | Verb::Sbom) {
         setup::check_and_add(&root)?;
     }
     if verb == Verb::BenchPeers {
@@ -209,6 +227,8 @@ fn perform(step: &Step, root: &Path) -> Result<(), String> {
     match step {
         Step::Command(command) => command.run(root),
         Step::Licences => licences::check(root),
+        Step::Sbom => sbom::document(root).map(|document| print(document.trim_end())),
+        Step::Reproduce(work) => reproduce::check(root, work),
         Step::Distance => bench::distance(root),
         Step::Peers => bench::peers(root),
     }
@@ -257,7 +277,9 @@ mod tests {
 
     #[test]
     fn the_help_explains_every_command() {
-        for command in ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "help"] {
+        let shipping = ["release", "reproduce", "sbom"];
+        let others = ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "help"];
+        for command in others.into_iter().chain(shipping) {
             let explained = |line: &str| {
                 line.strip_prefix("  ")
                     .and_then(|line| line.strip_prefix(command))

@@ -32,15 +32,22 @@ pub(crate) fn has_cargo_deny() -> bool {
 /// # Errors
 /// When cargo does not say.
 pub(crate) fn binary(root: &Path, name: &str) -> Result<PathBuf, String> {
+    Ok(target(root)?.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Where cargo builds to.
+///
+/// # Errors
+/// When cargo does not say.
+pub(crate) fn target(root: &Path) -> Result<PathBuf, String> {
     let arguments = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
     let output = command(&cargo_path(), root)
         .args(arguments)
         .output()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
-    let target = target_directory(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
+    target_directory(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
         format!("cargo metadata does not say where it builds to: {}", String::from_utf8_lossy(&output.stderr).trim())
-    })?;
-    Ok(target.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+    })
 }
 
 fn target_directory(metadata: &str) -> Option<PathBuf> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -19,6 +19,10 @@ pub(crate) enum Step {
     Command(Run),
     /// Check the licences here, without cargo-deny.
     Licences,
+    /// Print what the binary is made of.
+    Sbom,
+    /// Build for release twice, in that directory, and compare.
+    Reproduce(PathBuf),
     /// Measure the parts and the whole.
     Distance,
     /// Measure a cluster and Redis.
@@ -171,6 +175,8 @@ impl Step {
         match self {
             Self::Command(run) => run.what,
             Self::Licences => "licences",
+            Self::Sbom => "the bill of materials",
+            Self::Reproduce(_) => "two builds",
             Self::Distance | Self::Peers => "the measurement",
         }
     }
@@ -181,6 +187,10 @@ impl fmt::Display for Step {
         match self {
             Self::Command(run) => run.fmt(f),
             Self::Licences => f.write_str("(here) cargo tree, against the allow list of deny.toml"),
+            Self::Sbom => f.write_str("(here) cargo tree, with the checksums of Cargo.lock"),
+            Self::Reproduce(work) => {
+                write!(f, "(here) the build of `cargo xtask release`, in two directories below {}", work.display())
+            }
             Self::Distance => f.write_str("(here) rejoin-bench-distance"),
             Self::Peers => f.write_str("(here) rejoin bench, on Redis and on a cluster"),
         }
