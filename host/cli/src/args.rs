@@ -80,6 +80,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Tenant(TenantCommand),
     /// List and verify the nodes' logs of what was asked of the control plane, and by whom
+    #[command(subcommand)]
     Audit(AuditCommand),
     /// Make the certificates of a cluster
     #[command(subcommand)]
@@ -447,6 +448,21 @@ pub(crate) enum CertCommand {
         /// Make a new ca.pem with the existing key: signed certificates stay valid
         #[arg(long)]
         renew: bool,
+        /// Renew with a new key, which replaces ca-key.pem and signs from now on. The new ca.pem has the old certificate
+        /// too, so that both are accepted
+        #[arg(long, requires = "renew")]
+        new_key: bool,
+        /// Take the certificates of earlier keys out of ca.pem: what they have signed is not accepted any more
+        #[arg(long, conflicts_with = "renew")]
+        retire: bool,
+    },
+    /// Replace the cluster's secret in three steps, between which every node gets the file and is restarted
+    Secret {
+        #[command(flatten)]
+        place: CertPlace,
+        /// The step to take
+        #[arg(value_enum)]
+        step: SecretStep,
     },
     /// Make a node's certificate: NAME.pem and NAME-key.pem
     Node {
@@ -477,6 +493,17 @@ pub(crate) enum CertCommand {
         #[command(flatten)]
         renewal: CertRenewal,
     },
+}
+
+/// A step of the replacement of a cluster's secret.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum SecretStep {
+    /// Draw a new secret, which nodes accept beside the one in use
+    Add,
+    /// Use the new one for contexts and the root token, and accept the old one; once more goes back
+    Use,
+    /// Accept only the one in use
+    Retire,
 }
 
 #[derive(Args, Clone, Copy, Debug)]

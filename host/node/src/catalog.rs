@@ -21,7 +21,7 @@ use crate::context::{NodeContext, quarantined};
 use crate::control_files::CATALOG_FILE;
 use crate::messages::{CatalogRequest, RingRequest, ShardMessage};
 use crate::ring::{RingPart, RingWork};
-use crate::token::Secret;
+use crate::secret::Secret;
 use crate::view::{NodeView, node_view};
 use crate::{members, peers};
 

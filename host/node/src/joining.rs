@@ -15,7 +15,7 @@ use rejoin_wire::{Class, CloseCode, Connection, Endpoint, Error, Identity, Limit
 use crate::config::Config;
 use crate::error::StartError;
 use crate::platform::Platform;
-use crate::token::Secret;
+use crate::secret::Secret;
 
 /// How long one node may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);

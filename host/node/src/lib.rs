@@ -65,6 +65,7 @@ mod renewal;
 mod ring;
 mod run;
 mod scanning;
+mod secret;
 mod session;
 mod sessions;
 mod sizes;
@@ -81,4 +82,5 @@ pub use node::Node;
 pub use platform::Platform;
 /// For the `main` of a program whose nodes compile plugins in child processes.
 pub use rejoin_merge::{child_main, is_child};
-pub use token::{Secret, root_token};
+pub use secret::{BadSecret, Secret};
+pub use token::root_token;

@@ -38,9 +38,9 @@ use crate::plugins::PluginService;
 use crate::problems::Problems;
 use crate::ring::RingPart;
 use crate::scanning::Scans;
+use crate::secret::Secret;
 use crate::sessions::Sessions;
 use crate::sizes::Sizes;
-use crate::token::Secret;
 use crate::view::NodeView;
 use crate::{admin_access, drain, http, peers, renewal, run, syncing};
 

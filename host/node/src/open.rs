@@ -27,7 +27,7 @@ use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{ClusterParams, DiskId};
-use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, Ring, TenantId, codec};
+use rejoin_proto::{Address, Hlc, Layout, Name, NodeId, Ring, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
 use rejoin_wire::Identity;
 
@@ -41,7 +41,7 @@ use crate::faults::{FaultDisk, Faults};
 use crate::joining;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::ring::RingPart;
-use crate::token::Secret;
+use crate::secret::Secret;
 use crate::view::{NodeView, node_view};
 
 /// The longest wait of a start that is connected to fewer than half of the nodes, in milliseconds. It is long enough
@@ -175,8 +175,8 @@ impl StartPlan {
             disk: &self.disk,
             rng,
             node: self.node,
-            contexts: context_key(self.owner.cluster, self.secret.bytes()),
-            causal_key: causal_key(self.owner.cluster, self.secret.bytes()),
+            contexts: self.secret.context_key(self.owner.cluster),
+            causal_key: self.secret.causal_key(self.owner.cluster),
             view: &view.cluster,
             replaced: disks.replaced.is_some(),
             dir: &dir,
@@ -460,17 +460,6 @@ fn memtable_share(bytes: u64, node: NodeId, shard: u16) -> u64 {
     bytes - ((u128::from(bytes / 4) * u128::from(place)) >> 64) as u64
 }
 
-/// The key that seals contexts. It depends on the cluster's id too, so that clusters with the same secret do not accept
-/// each other's contexts.
-fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
-    ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat())
-}
-
-/// The key of causal hashes. It is secret, so that no client can choose values whose hashes cancel out.
-fn causal_key(cluster: ClusterId, secret: &[u8]) -> CausalKey {
-    CausalKey::derive(&[&cluster.0.to_le_bytes()[..], secret].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -523,13 +512,5 @@ mod tests {
             assert_eq!(all.len(), 3 * usize::from(shards));
         }
         assert_eq!((memtable_share(0, NodeId(7), 1), memtable_share(u64::MAX, NodeId(0), 0)), (0, u64::MAX));
-    }
-
-    #[test]
-    fn clusters_with_one_secret_do_not_take_each_others_contexts() {
-        let object = ObjectId { tenant: TenantId(1), bucket: BucketId(2), key: "k".into() };
-        let token = context_key(ClusterId(1), b"one secret").seal(&object, &VersionVector::new());
-        assert!(context_key(ClusterId(1), b"one secret").open(&object, &token).is_ok());
-        assert!(context_key(ClusterId(2), b"one secret").open(&object, &token).is_err());
     }
 }

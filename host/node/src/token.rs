@@ -12,74 +12,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use rejoin_proto::access::{DEFAULT_TENANT, Grant, Scope, TokenText};
 use rejoin_proto::catalog::{OldSecret, Record, RecordBody, RecordKey};
-use rejoin_proto::{ClusterId, Name, TenantId};
+use rejoin_proto::{Name, TenantId};
+
+use crate::secret::{Secret, without_line_end};
 
 /// The name of the root token. No other token can have it.
 pub const ROOT: &str = "root";
 
-/// The fewest bytes of a cluster's secret.
-const MIN_SECRET_BYTES: usize = 16;
-
-/// A cluster's secret, the same on every node. It is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
-
-/// The secret is so short that it could be guessed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "it has fewer than {MIN_SECRET_BYTES} bytes, its line end not counted: give every node the file that `rejoin cert \
-        ca` has made"
-)]
-pub struct ShortSecret;
-
-impl Secret {
-    /// The secret in a file with that content. One line end (`\n` or `\r\n`) at the end does not count: editors add it,
-    /// `printf` does not.
-    ///
-    /// # Errors
-    /// [`ShortSecret`].
-    pub fn from_file(content: &[u8]) -> Result<Self, ShortSecret> {
-        let secret = without_line_end(content);
-        if secret.len() < MIN_SECRET_BYTES { Err(ShortSecret) } else { Ok(Self(secret.to_vec())) }
-    }
-
-    /// The root token.
-    #[must_use]
-    pub fn root_token(&self) -> String {
-        derived_token(&self.0)
-    }
-
-    /// A check value: equal on two nodes of a cluster exactly if their secrets are equal. It reveals nothing else.
-    #[must_use]
-    pub fn key_check(&self, cluster: ClusterId) -> u64 {
-        let check =
-            blake3::derive_key("rejoin 2026 secret key check", &[&cluster.0.to_le_bytes()[..], &self.0].concat());
-        u64::from_le_bytes(std::array::from_fn(|at| check[at]))
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-fn without_line_end(content: &[u8]) -> &[u8] {
-    let line = content.strip_suffix(b"\n").unwrap_or(content);
-    if line.len() < content.len() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
-}
-
-/// The root token of the cluster whose secret file has that content, of any length. See [`Secret::root_token`].
+/// The root token of the cluster whose secret was never replaced and whose file has that content, of any length. See
+/// [`Secret::root_token`].
 #[must_use]
 pub fn root_token(file: &[u8]) -> String {
     derived_token(without_line_end(file))
 }
 
-fn derived_token(secret: &[u8]) -> String {
+/// The root token that is derived from a secret.
+pub(crate) fn derived_token(secret: &[u8]) -> String {
     let secret = blake3::derive_key("rejoin 2026 root token", secret);
     format!("{ROOT}:{}", URL_SAFE_NO_PAD.encode(secret))
 }
@@ -117,7 +65,8 @@ struct Known {
 /// The valid tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
-    root: [u8; 32],
+    /// One, or two while the cluster's secret is replaced.
+    roots: Vec<blake3::Hash>,
     known: BTreeMap<(TenantId, Name), Known>,
     /// The names of certificates that are refused.
     barred: BTreeSet<(TenantId, Name)>,
@@ -137,9 +86,8 @@ impl Tokens {
                 _ => {}
             }
         }
-        let root = secret.root_token();
-        let secret = root.rsplit(':').next().unwrap_or_default();
-        Self { root: *blake3::hash(secret.as_bytes()).as_bytes(), known, barred }
+        let hash = |root: String| blake3::hash(root.rsplit(':').next().unwrap_or_default().as_bytes());
+        Self { roots: secret.root_tokens().map(hash).collect(), known, barred }
     }
 
     /// The owner of a token, or `None` if it is wrong, unknown, expired or revoked. The caller cannot tell which.
@@ -151,7 +99,7 @@ impl Tokens {
         if is_root {
             let grant = Grant::of(Scope::Operator);
             // BLAKE3 hashes compare in constant time.
-            return (hash == self.root).then(|| Principal { name, tenant, grant, until_ms: None });
+            return self.roots.contains(&hash).then(|| Principal { name, tenant, grant, until_ms: None });
         }
         let known = self.known.get(&(tenant, name.clone()))?;
         let grant = known.grant.clone();
@@ -203,7 +151,7 @@ mod tests {
     }
 
     fn tokens(body: RecordBody) -> Tokens {
-        Tokens::new(&Secret(b"secret".to_vec()), [&record(body)])
+        Tokens::new(&Secret::from_file(b"a secret for tests").unwrap(), [&record(body)])
     }
 
     #[test]
@@ -261,26 +209,6 @@ mod tests {
         let barred = tokens(RecordBody::Token { grant, secret_hash, before, revoked: true, barred: true });
         assert_eq!(barred.certified(&shop, NOW_MS), None);
         assert!(barred.certified(&certificate("other"), NOW_MS).is_some(), "that of another tenant");
-    }
-
-    #[test]
-    fn a_line_end_is_no_part_of_a_secret() {
-        let text = "0123456789abcdef";
-        let secret = |content: String| Secret::from_file(content.as_bytes());
-        let plain = secret(text.into()).unwrap();
-        for end in ["\n", "\r\n"] {
-            let ended = secret(format!("{text}{end}")).unwrap();
-            assert_eq!(ended, plain);
-            assert_eq!(root_token(format!("{text}{end}").as_bytes()), plain.root_token());
-            assert_eq!(ended.key_check(ClusterId(1)), plain.key_check(ClusterId(1)));
-        }
-        for other in ["\n\n", "\r", " ", "\n\r"] {
-            let other = secret(format!("{text}{other}")).unwrap();
-            assert!(other != plain && other.key_check(ClusterId(1)) != plain.key_check(ClusterId(1)));
-        }
-        assert_ne!(plain.key_check(ClusterId(1)), plain.key_check(ClusterId(2)));
-        assert_eq!(secret(format!("{}\n", &text[1..])), Err(ShortSecret));
-        assert!(!format!("{plain:?}").contains(text));
     }
 
     #[test]

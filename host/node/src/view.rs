@@ -10,7 +10,8 @@ use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{MovedNode, Routes};
 use rejoin_proto::{Address, Name, NodeId, Ring};
 
-use crate::token::{Secret, Tokens};
+use crate::secret::Secret;
+use crate::token::Tokens;
 
 /// Layouts and catalog, the nodes of the ring, and the tokens that sessions are checked against.
 pub(crate) struct NodeView {

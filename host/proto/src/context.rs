@@ -2,8 +2,9 @@
 //! key.
 //!
 //! A token is `format ‖ key id ‖ 16 bytes of keyed BLAKE3 ‖ the version vector`. The MAC is over tenant, bucket, key
-//! and vector, under a key derived from the cluster's secret; the key id lets that secret be rotated. Its text form is
-//! unpadded base64url, which is safe in headers, shells and file names.
+//! and vector, under a key derived from the cluster's secret. While that secret is replaced there are two keys: one
+//! seals, both open, and the key id says which ones need to be tried. The text form is unpadded base64url, which is safe
+//! in headers, shells and file names.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -26,6 +27,8 @@ pub const MAX_CONTEXT_BYTES: usize = 64 * 1024;
 pub struct ContextKey {
     id: u8,
     key: [u8; 32],
+    /// Others that open tokens and seal none.
+    accepted: Vec<(u8, [u8; 32])>,
 }
 
 /// Why a context was refused. The client learns no more than the text.
@@ -49,7 +52,21 @@ impl ContextKey {
         let mut hasher = blake3::Hasher::new_derive_key("rejoin 2026 context key");
         hasher.update(&[id]);
         hasher.update(cluster_secret);
-        Self { id, key: *hasher.finalize().as_bytes() }
+        Self { id, key: *hasher.finalize().as_bytes(), accepted: Vec::new() }
+    }
+
+    /// Derives the key, and its id, from the cluster's secret.
+    #[must_use]
+    pub fn of_secret(cluster_secret: &[u8]) -> Self {
+        let id = blake3::derive_key("rejoin 2026 context key id", cluster_secret)[0];
+        Self::derive(id, cluster_secret)
+    }
+
+    /// A key that seals as this one does, and also opens what the other one has sealed.
+    #[must_use]
+    pub fn accepting(mut self, other: &Self) -> Self {
+        self.accepted.push((other.id, other.key));
+        self
     }
 
     /// Seals a vector for one object.
@@ -58,7 +75,7 @@ impl ContextKey {
         let vector = encode_vector(seen);
         let mut token = Vec::with_capacity(HEAD_BYTES + vector.len());
         token.extend_from_slice(&[FORMAT, self.id]);
-        token.extend_from_slice(&self.mac(object, &vector).as_bytes()[..MAC_BYTES]);
+        token.extend_from_slice(&mac(&self.key, object, &vector).as_bytes()[..MAC_BYTES]);
         token.extend_from_slice(&vector);
         token
     }
@@ -72,13 +89,19 @@ impl ContextKey {
             return Err(ContextError::Malformed);
         }
         let (head, vector) = token.split_at(HEAD_BYTES);
-        let mut expected = *self.mac(object, vector).as_bytes();
-        let mut given = expected;
-        given[..MAC_BYTES].copy_from_slice(&head[2..]);
-        // Compared as BLAKE3 hashes, whose equality takes constant time.
-        expected[MAC_BYTES..].fill(0);
-        given[MAC_BYTES..].fill(0);
-        if head[1] != self.id || blake3::Hash::from_bytes(given) != blake3::Hash::from_bytes(expected) {
+        let own = (self.id, self.key);
+        let mut keys = core::iter::once(&own).chain(&self.accepted).filter(|(id, _)| *id == head[1]);
+        let is_sealed_with = |key: &[u8; 32]| {
+            let mut expected = *mac(key, object, vector).as_bytes();
+            let mut given = expected;
+            given[..MAC_BYTES].copy_from_slice(&head[2..]);
+            // Compared as BLAKE3 hashes, whose equality takes constant time.
+            expected[MAC_BYTES..].fill(0);
+            given[MAC_BYTES..].fill(0);
+            blake3::Hash::from_bytes(given) == blake3::Hash::from_bytes(expected)
+        };
+        // Two secrets may have one id.
+        if !keys.any(|(_, key)| is_sealed_with(key)) {
             return Err(ContextError::Foreign);
         }
         match postcard::take_from_bytes(vector) {
@@ -86,16 +109,16 @@ impl ContextKey {
             _ => Err(ContextError::Malformed),
         }
     }
+}
 
-    fn mac(&self, object: &ObjectId, vector: &[u8]) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(&object.tenant.0.to_le_bytes());
-        hasher.update(&object.bucket.0.to_le_bytes());
-        hasher.update(&(object.key.len() as u64).to_le_bytes());
-        hasher.update(&object.key);
-        hasher.update(vector);
-        hasher.finalize()
-    }
+fn mac(key: &[u8; 32], object: &ObjectId, vector: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(&object.tenant.0.to_le_bytes());
+    hasher.update(&object.bucket.0.to_le_bytes());
+    hasher.update(&(object.key.len() as u64).to_le_bytes());
+    hasher.update(&object.key);
+    hasher.update(vector);
+    hasher.finalize()
 }
 
 impl core::fmt::Debug for ContextKey {

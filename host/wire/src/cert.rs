@@ -19,8 +19,11 @@ use rejoin_proto::{ClusterId, Name};
 use crate::{
     Error, NODE_DNS_NAME, Role, Subject, Validity,
     der::{AltName, alt_names},
-    identity::certificates,
+    identity::{authorities, certificates},
 };
+
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const PEM_END: &str = "-----END CERTIFICATE-----";
 
 /// A new certificate and its private key, in PEM.
 #[derive(Clone)]
@@ -62,27 +65,53 @@ impl ClusterCa {
         Ok(Self { cluster, cert_pem, issuer: Issuer::new(params, key) })
     }
 
-    /// Reads an authority that [`ClusterCa::create`] made.
+    /// Reads an authority that [`ClusterCa::create`] or [`ClusterCa::successor`] made. The text may have certificates of
+    /// other authorities of the cluster beside that of the key.
     ///
     /// # Errors
     /// Unreadable PEM, a certificate that is not an authority's, a key of another certificate.
     pub fn load(cert_pem: &str, key_pem: &str) -> Result<Self, Error> {
-        let cert = certificates("the CA certificate", cert_pem)?.swap_remove(0);
-        let subject = Subject::of(&cert)?;
-        if subject.role != Role::Authority {
-            return Err(Error::BadPem {
-                what: "the CA certificate",
-                why: format!("it is the certificate of {subject}"),
-            });
-        }
+        let (certs, cluster) = authorities(cert_pem)?;
         let key = KeyPair::from_pem(key_pem)
             .map_err(|error| Error::BadPem { what: "the CA's private key", why: error.to_string() })?;
-        if !same_key(&cert, &key) {
-            return Err(Error::KeyMismatch { subject });
+        if !certs.iter().any(|cert| same_key(cert, &key)) {
+            return Err(Error::KeyMismatch { subject: Subject { cluster, role: Role::Authority } });
         }
         // The issuer fields of a certificate, name and key id, follow from cluster and key alone.
-        let params = ca_params(subject.cluster, None)?;
-        Ok(Self { cluster: subject.cluster, cert_pem: cert_pem.to_owned(), issuer: Issuer::new(params, key) })
+        let params = ca_params(cluster, None)?;
+        Ok(Self { cluster, cert_pem: cert_pem.to_owned(), issuer: Issuer::new(params, key) })
+    }
+
+    /// An authority of the same cluster with another key. Its certificate text has those of this one too: whoever has
+    /// it accepts what either of them has signed.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if the system gives no randomness.
+    pub fn successor(&self, valid: Validity) -> Result<Self, Error> {
+        let next = Self::create(self.cluster, valid)?;
+        let cert_pem = format!("{}{}", next.cert_pem, self.cert_pem);
+        Ok(Self { cert_pem, ..next })
+    }
+
+    /// Its own certificate alone: whoever has only that accepts nothing any more that an earlier authority has signed.
+    ///
+    /// # Errors
+    /// Unreadable PEM.
+    pub fn without_others(&self) -> Result<String, Error> {
+        self.blocks().map(|(own, _)| own)
+    }
+
+    /// The PEM text of its own certificate, and that of all others.
+    fn blocks(&self) -> Result<(String, String), Error> {
+        let (mut own, mut others) = (String::new(), String::new());
+        for part in self.cert_pem.split(PEM_END) {
+            let Some(begin) = part.find(PEM_BEGIN) else { continue };
+            let block = format!("{}{PEM_END}\n", &part[begin..]);
+            let certs = certificates("the CA certificate", &block)?;
+            let text = if certs.iter().any(|cert| same_key(cert, self.issuer.key())) { &mut own } else { &mut others };
+            text.push_str(&block);
+        }
+        Ok((own, others))
     }
 
     /// The cluster it signs for.
@@ -175,12 +204,15 @@ impl ClusterCa {
         self.issue_with(key, subject.role, names, usages, valid)
     }
 
-    /// A new certificate of this authority with the same key. The certificates that it has signed stay valid.
+    /// A new certificate of this authority with the same key, and those of other authorities that its text had. The
+    /// certificates that it has signed stay valid.
     ///
     /// # Errors
-    /// [`Error::Issue`].
+    /// Unreadable PEM, [`Error::Issue`].
     pub fn renew_own(&self, valid: Validity) -> Result<String, Error> {
-        Ok(ca_params(self.cluster, Some(valid))?.self_signed(self.issuer.key()).map_err(issue)?.pem())
+        let (_, others) = self.blocks()?;
+        let own = ca_params(self.cluster, Some(valid))?.self_signed(self.issuer.key()).map_err(issue)?.pem();
+        Ok(own + &others)
     }
 
     fn issue(
@@ -323,6 +355,37 @@ mod tests {
         let identity = Identity::node(&longer, &kept.cert_pem, &kept.key_pem).unwrap();
         assert!(identity.authority_validity().until > identity.own_validity().unwrap().until);
         assert!(ClusterCa::load(&longer, &ca.key_pem()).is_ok());
+    }
+
+    #[test]
+    fn what_two_authorities_have_signed_is_accepted_until_one_is_left_out() {
+        let first = ClusterCa::create(ClusterId(5), valid()).unwrap();
+        let second = first.successor(Validity::years(UNIX_EPOCH + DAY * 20_000, 20)).unwrap();
+        assert_ne!(first.key_pem(), second.key_pem());
+        let both = second.cert_pem();
+        assert_eq!(certificates("both", both).unwrap().len(), 2);
+        // Either key finds its own certificate among both.
+        for key in [first.key_pem(), second.key_pem()] {
+            assert_eq!(ClusterCa::load(both, &key).unwrap().cluster(), ClusterId(5));
+        }
+        let identity = Identity::client(both, None).unwrap();
+        assert_eq!(identity.authority_validity(), Validity::years(UNIX_EPOCH + DAY * 20_000, 20), "the one that lasts");
+        let loaded = ClusterCa::load(both, &second.key_pem()).unwrap();
+        assert_eq!(certificates("it", &loaded.renew_own(valid()).unwrap()).unwrap().len(), 2, "a renewal drops none");
+        let alone = loaded.without_others().unwrap();
+        assert_eq!(certificates("it", &alone).unwrap().len(), 1);
+        assert!(matches!(ClusterCa::load(&alone, &first.key_pem()), Err(Error::KeyMismatch { .. })));
+
+        let other = ClusterCa::create(ClusterId(6), valid()).unwrap();
+        let mixed = format!("{both}{}", other.cert_pem());
+        assert!(matches!(Identity::client(&mixed, None), Err(Error::WrongCluster { .. })));
+        let mut last = second;
+        for _ in 2..crate::identity::MAX_AUTHORITIES {
+            last = last.successor(valid()).unwrap();
+        }
+        assert!(Identity::client(last.cert_pem(), None).is_ok());
+        let more = last.successor(valid()).unwrap();
+        assert!(matches!(Identity::client(more.cert_pem(), None), Err(Error::BadPem { .. })));
     }
 
     #[test]

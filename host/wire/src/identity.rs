@@ -47,11 +47,15 @@ pub(crate) struct Remote {
     pub(crate) validity: Validity,
 }
 
+/// The most certificates of authorities that a text may have.
+pub const MAX_AUTHORITIES: usize = 4;
+
 /// The certificate of a cluster's authority and, except for clients that have none, this side's certificate and key.
-/// Cheap to clone; the key is never printed.
+/// While an authority's key is replaced there are several; certificates of each of them are accepted. Cheap to clone;
+/// the key is never printed.
 #[derive(Clone)]
 pub struct Identity {
-    pub(crate) authority: CertificateDer<'static>,
+    pub(crate) authorities: Arc<[CertificateDer<'static>]>,
     authority_validity: Validity,
     pub(crate) cluster: ClusterId,
     pub(crate) credentials: Option<Arc<Credentials>>,
@@ -75,7 +79,8 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A node: the authority's certificate, the node's, and its private key, each in PEM.
+    /// A node: the certificates of up to [`MAX_AUTHORITIES`] authorities of one cluster, the node's, and its private key,
+    /// each in PEM.
     ///
     /// # Errors
     /// Unreadable PEM, a certificate that names no node or one of another cluster, a key of another certificate.
@@ -108,7 +113,8 @@ impl Identity {
         self.credentials.as_ref().map(|own| &own.subject)
     }
 
-    /// When the authority's certificate is valid. No certificate of the cluster is accepted outside that time.
+    /// When the authority's certificate is valid, of several the one that ends last. No certificate of the cluster is
+    /// accepted outside that time.
     #[must_use]
     pub fn authority_validity(&self) -> Validity {
         self.authority_validity
@@ -121,17 +127,17 @@ impl Identity {
     }
 
     fn load(ca_pem: &str, own: Option<(&str, &str)>) -> Result<Self, Error> {
-        let authority = certificates("the CA certificate", ca_pem)?.swap_remove(0);
-        let subject = Subject::of(&authority)?;
-        if subject.role != Role::Authority {
-            return Err(Error::BadPem {
-                what: "the CA certificate",
-                why: format!("it is the certificate of {subject}"),
-            });
+        let (authorities, cluster) = authorities(ca_pem)?;
+        let own = own.map(|(cert_pem, key_pem)| Credentials::load(cluster, cert_pem, key_pem)).transpose()?;
+        let mut authority_validity = Validity::of(&authorities[0])?;
+        for authority in &authorities[1..] {
+            let other = Validity::of(authority)?;
+            if other.until > authority_validity.until {
+                authority_validity = other;
+            }
         }
-        let own = own.map(|(cert_pem, key_pem)| Credentials::load(subject.cluster, cert_pem, key_pem)).transpose()?;
-        let authority_validity = Validity::of(&authority)?;
-        Ok(Self { authority, authority_validity, cluster: subject.cluster, credentials: own.map(Arc::new) })
+        let credentials = own.map(Arc::new);
+        Ok(Self { authorities: authorities.into(), authority_validity, cluster, credentials })
     }
 }
 
@@ -150,6 +156,26 @@ impl Credentials {
             Err(error) => Err(Error::BadPem { what: "the private key", why: error.to_string() }),
         }
     }
+}
+
+/// The certificates of the authorities of one cluster in a PEM text, at least one, and that cluster.
+pub(crate) fn authorities(pem: &str) -> Result<(Vec<CertificateDer<'static>>, ClusterId), Error> {
+    let what = "the CA certificate";
+    let found = certificates(what, pem)?;
+    if found.len() > MAX_AUTHORITIES {
+        let why = format!("it has {} certificates, and {MAX_AUTHORITIES} are the most", found.len());
+        return Err(Error::BadPem { what, why });
+    }
+    let mut cluster = None;
+    for authority in &found {
+        let subject = Subject::of(authority)?;
+        if subject.role != Role::Authority {
+            return Err(Error::BadPem { what, why: format!("it is the certificate of {subject}") });
+        }
+        subject.expect_cluster(*cluster.get_or_insert(subject.cluster))?;
+    }
+    let none = || Error::BadPem { what, why: "there is no certificate in it".into() };
+    Ok((found, cluster.ok_or_else(none)?))
 }
 
 /// The certificates of a PEM text, at least one.

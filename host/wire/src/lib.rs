@@ -61,7 +61,7 @@ pub use connection::{Accepted, Connection, ConnectionStats};
 pub use endpoint::{Endpoint, EndpointStats, resolve};
 pub use error::{CloseCode, Closed, Error, SendError};
 pub use frame::{Class, Decoder, Frame, Oversized};
-pub use identity::Identity;
+pub use identity::{Identity, MAX_AUTHORITIES};
 pub use limits::{Limits, MAX_DATAGRAM, PerClass};
 pub use network::{Network, OsNetwork};
 pub use outbox::Sender;

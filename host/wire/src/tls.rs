@@ -34,7 +34,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(identity.authority.clone()).map_err(tls)?;
+    identity.authorities.iter().try_for_each(|authority| roots.add(authority.clone())).map_err(tls)?;
     Ok(Arc::new(roots))
 }
 

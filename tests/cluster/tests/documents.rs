@@ -93,20 +93,45 @@ fn a_cluster_is_audited_as_the_book_says() {
     assert_eq!(heads.lines().filter(|line| line.starts_with("--head n")).count(), 3, "{heads}");
 }
 
+/// A page that goes on with the cluster of the runbook. Gives the directory, and how it went.
+fn goes_on(page: &str, at_least: usize) -> (tempfile::TempDir, rejoin_test_cluster::cli::Ran) {
     let dir = tempfile::tempdir().unwrap();
+    let ip = own_loopback();
+    let mut start = blocks_elsewhere("host/cli/book/start-a-cluster.md", 8, ip);
     start.pop();
+    let ran = type_in(&[start, blocks_elsewhere(page, at_least, ip)].concat(), dir.path(), "");
+    let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
+    assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n3"));
+    (dir, ran)
 }
 
 #[test]
+fn a_token_is_rotated_as_the_book_says() {
+    let (_, ran) = goes_on("host/cli/book/rotate-tokens.md", 3);
+    assert!(ran.text().contains("valid, its old secret for 23 h") || ran.text().contains("for 1 d"), "{}", ran.text());
 }
 
 #[test]
+fn a_certificate_is_renewed_as_the_book_says() {
+    let (dir, _) = goes_on("host/cli/book/rotate-certificates.md", 3);
+    let log = std::fs::read_to_string(dir.path().join("n1.log")).unwrap();
+    assert!(log.contains("certificates are in use"), "{log}");
 }
 
 #[test]
+fn the_authority_is_replaced_as_the_book_says() {
+    let (dir, ran) = goes_on("host/cli/book/rotate-the-authority.md", 5);
+    assert!(ran.text().trim_end().ends_with("world"), "{}", ran.text());
+    let ca = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+    assert_eq!(ca.matches("BEGIN CERTIFICATE").count(), 1, "{ca}");
 }
 
 #[test]
+fn the_secret_is_replaced_as_the_book_says() {
+    let (dir, ran) = goes_on("host/cli/book/rotate-the-secret.md", 6);
+    assert!(ran.text().trim_end().ends_with("with a context of before"), "{}", ran.text());
+    let secret = std::fs::read_to_string(dir.path().join("cluster-secret")).unwrap();
+    assert!(secret.starts_with("rejoin cluster secrets\nuse ") && !secret.contains("accept"), "{secret}");
 }
 
 /// A directory that looks like the root of a built clone.

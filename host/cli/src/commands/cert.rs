@@ -1,18 +1,19 @@
-//! `cert ca|node|client`: the certificates and secrets of a cluster.
+//! `cert ca|node|client|secret`: the certificates and secrets of a cluster.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use rejoin_node::Secret;
 use rejoin_proto::access::DEFAULT_TENANT;
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::{
-    Validity,
+    Identity, Validity,
     cert::{ClusterCa, Issued},
 };
 
-use crate::args::{CertCommand, CertRenewal};
+use crate::args::{CertCommand, CertRenewal, SecretStep};
 use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::global::GlobalArgs;
@@ -32,13 +33,33 @@ struct IssuedFiles {
 
 pub(crate) fn run(global: &GlobalArgs, out: Output, command: &CertCommand) -> Result<(), Failure> {
     let issued_files = match command {
-        CertCommand::Ca { place, days, renew: true } => {
+        CertCommand::Ca { place, days, renew: true, new_key: true, .. } => {
+            let next = load(&place.dir)?.successor(days_from_now(*days)).map_err(Failure::usage)?;
+            // With both certificates in it, the file goes with the old key as well.
+            files::replace(&place.dir.join(CA), next.cert_pem().as_bytes(), Mode::Public)?;
+            files::replace(&place.dir.join(CA_KEY), next.key_pem().as_bytes(), Mode::Private)?;
+            let files = [CA, CA_KEY].map(|file| place.dir.join(file)).into();
+            IssuedFiles { cluster: next.cluster().to_string(), files }
+        }
+        CertCommand::Ca { place, retire: true, .. } => {
+            let ca = load(&place.dir)?;
+            let cert = ca.without_others().map_err(Failure::usage)?;
+            files::replace(&place.dir.join(CA), cert.as_bytes(), Mode::Public)?;
+            IssuedFiles { cluster: ca.cluster().to_string(), files: vec![place.dir.join(CA)] }
+        }
+        CertCommand::Secret { place, step } => {
+            let path = place.dir.join(SECRET);
+            let next = next_secret(&path, *step)?;
+            files::replace(&path, next.to_file().as_bytes(), Mode::Private)?;
+            IssuedFiles { cluster: load_cluster(&place.dir)?, files: vec![path] }
+        }
+        CertCommand::Ca { place, days, renew: true, .. } => {
             let ca = load(&place.dir)?;
             let cert = ca.renew_own(days_from_now(*days)).map_err(Failure::usage)?;
             files::replace(&place.dir.join(CA), cert.as_bytes(), Mode::Public)?;
             IssuedFiles { cluster: ca.cluster().to_string(), files: vec![place.dir.join(CA)] }
         }
-        CertCommand::Ca { place, days, renew: false } => {
+        CertCommand::Ca { place, days, renew: false, .. } => {
             let ca = authority(&place.dir, *days)?;
             IssuedFiles {
                 cluster: ca.cluster().to_string(),
@@ -94,7 +115,7 @@ fn tenant(global: &GlobalArgs) -> Result<Name, Failure> {
 /// A file exists, or cannot be written.
 pub(crate) fn authority(dir: &Path, days: u32) -> Result<ClusterCa, Failure> {
     let ca = ClusterCa::create(ClusterId(rand::random()), days_from_now(days)).map_err(Failure::usage)?;
-    let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = drawn_secret();
     files::directory(dir)?;
     files::create_all(&[
         (dir.join(CA_KEY), ca.key_pem().as_bytes(), Mode::Private),
@@ -102,6 +123,31 @@ pub(crate) fn authority(dir: &Path, days: u32) -> Result<ClusterCa, Failure> {
         (dir.join(SECRET), format!("{secret}\n").as_bytes(), Mode::Private),
     ])?;
     Ok(ca)
+}
+
+/// The secret of a file after one step more of its replacement.
+fn next_secret(path: &Path, step: SecretStep) -> Result<Secret, Failure> {
+    let unfit = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
+    let secret = Secret::from_file(&files::read(path)?).map_err(|why| unfit(&why))?;
+    match step {
+        SecretStep::Add => secret.adding(drawn_secret().as_bytes()).map_err(|why| {
+            unfit(&why).next("`rejoin cert secret use` and `rejoin cert secret retire` end the replacement under way")
+        }),
+        SecretStep::Use => secret.using_the_other().map_err(|why| {
+            unfit(&why).next("`rejoin cert secret add` draws a new secret; then give the file to every node")
+        }),
+        SecretStep::Retire => Ok(secret.without_others()),
+    }
+}
+
+fn drawn_secret() -> String {
+    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The cluster of the authority in a directory, whose key may be elsewhere.
+fn load_cluster(dir: &Path) -> Result<String, Failure> {
+    let identity = Identity::client(&files::read_text(&dir.join(CA))?, None).map_err(Failure::usage)?;
+    Ok(identity.cluster().to_string())
 }
 
 /// The authority in a directory.
