@@ -186,7 +186,9 @@ impl Memo {
             }
             Err(fault) if !fault.is_deterministic() => {}
             Ok(_) if !values => {}
-            _ => self.cache.insert(name, outcome.clone()),
+            // What is remembered costs nothing the next time.
+            Ok(merged) => self.cache.insert(name, Ok(Merged { fuel_used: 0, ..merged.clone() })),
+            Err(_) => self.cache.insert(name, outcome.clone()),
         }
         outcome
     }
