@@ -12,6 +12,7 @@ use crate::audit_args::AuditCommand;
 use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
+use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
 use crate::token_args::{TokenCommand, scope};
 use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
 
@@ -286,6 +287,20 @@ pub(crate) enum BucketCommand {
     List,
     /// Show a bucket's properties
     Show { name: String },
+    /// Delete a bucket: nobody reads or writes it from now on, and its data is removed later
+    Delete {
+        name: String,
+        #[command(flatten)]
+        how: DeleteHow,
+    },
+    /// Bring a deleted bucket back
+    Restore { name: String },
+    /// Show what a bucket may use, or set it
+    Quota {
+        name: String,
+        #[command(flatten)]
+        limits: QuotaArgs,
+    },
     /// Change properties of a bucket; the others stay
     Set {
         name: String,
@@ -394,6 +409,20 @@ pub(crate) enum PluginCommand {
     },
     /// List the plugins that were pushed
     List,
+    /// Delete a plugin that no bucket uses: no bucket can use it from now on, and its module is removed later
+    Delete {
+        /// The plugin's digest, as `plugin list` prints it
+        #[arg(value_name = "SHA256", value_parser = digest)]
+        digest: PluginDigest,
+        #[command(flatten)]
+        how: DeleteHow,
+    },
+    /// Bring a deleted plugin back
+    Restore {
+        /// The plugin's digest, as `plugin list` prints it
+        #[arg(value_name = "SHA256", value_parser = digest)]
+        digest: PluginDigest,
+    },
     /// End the quarantine of a plugin: its merges are run again
     Release {
         /// The plugin's digest, as `plugin list` and `status` print it
@@ -432,8 +461,29 @@ pub(crate) enum TenantCommand {
     Create { name: String },
     /// List all tenants, or without the scope operator the token's own
     List,
-    /// Show a tenant: its buckets, plugins and tokens
+    /// Show a tenant: its buckets, plugins and tokens, and the limits that are reached
     Show { name: String },
+    /// Show what tenants use and have used since their nodes started
+    Usage {
+        /// One tenant; else all that the token may see
+        name: Option<String>,
+    },
+    /// Delete a tenant with all that it has: its tokens are refused at once, its data is removed later
+    Delete {
+        name: String,
+        #[command(flatten)]
+        how: DeleteHow,
+    },
+    /// Bring a deleted tenant back
+    Restore { name: String },
+    /// Show what a tenant may use, or set it
+    Quota {
+        name: String,
+        #[command(flatten)]
+        limits: QuotaArgs,
+        #[command(flatten)]
+        of_tenant: TenantQuotaArgs,
+    },
 }
 
 #[derive(Subcommand, Debug)]

@@ -42,6 +42,7 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
         | Kind::TimedOut
         | Kind::Unknown
         | Kind::Overloaded
+        | Kind::QuotaExceeded
         | Kind::DiskFull
         | Kind::Damaged
         | Kind::StaleLayout

@@ -25,6 +25,7 @@ mod local_cluster;
 mod output;
 mod processes;
 mod progress;
+mod quota_args;
 mod serve;
 mod signals;
 mod token_args;

@@ -53,6 +53,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if ms == 0 { Err(format!("{text:?} is zero: give a longer time")) } else { Ok(Duration::from_millis(ms)) }
 }
 
+/// Parses a length of time that may be nothing.
+pub(crate) fn some_duration(text: &str) -> Result<Duration, String> {
+    if text == "0s" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 /// Parses a time to live, or `none`.
 pub(crate) fn ttl(text: &str) -> Result<Ttl, String> {
     if text == "none" { Ok(Ttl::None) } else { duration(text).map(Ttl::After) }
@@ -92,6 +97,8 @@ mod tests {
         for bad in ["", "5", "s", "0s", "1w", "-1s", "1.5s", "99999999999999999999d", "999999999999999999d"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert_eq!([some_duration("0s"), some_duration("1s")], [Ok(Duration::ZERO), Ok(Duration::from_secs(1))]);
+        assert!(some_duration("0").is_err());
         assert_eq!((ttl("none"), ttl("1h")), (Ok(Ttl::None), Ok(Ttl::After(Duration::from_secs(3600)))));
     }
 

@@ -15,7 +15,9 @@
 //! ```
 
 mod audit;
+mod deletions;
 mod layouts;
+mod quotas;
 mod records;
 mod tenants;
 mod tokens;
@@ -32,20 +34,23 @@ use rejoin_wire::Class;
 use crate::engine::{Engine, Route, unexpected};
 use crate::{Error, ErrorKind, Result};
 
+pub use quotas::{Stored, Usage};
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
 pub use rejoin_proto::audit::{
     AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditHead, AuditOutcome, AuditPage, AuditRecord,
     ChainFault, ChainWalk,
 };
-pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum};
+pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, Quorum};
 pub use rejoin_proto::client::{
-    Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status, TokenStatus,
+    Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, ReachedLimit, Rebuild, Status,
+    TokenStatus,
 };
 pub use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
     LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
+pub use rejoin_proto::quota::{Amounts, Limit, Quota};
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::{
     BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, TenantId, ZoneDemand,
@@ -152,7 +157,7 @@ impl Admin {
         }
     }
 
-    /// All buckets of the tenant, by name.
+    /// All buckets of the tenant, by name, deleted ones too while they can be restored.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -182,7 +187,8 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none; otherwise as [`Admin::status`].
     pub async fn bucket(&self, name: &str) -> Result<BucketInfo> {
-        let found = self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name);
+        let is_it = |bucket: &BucketInfo| bucket.name.as_str() == name && bucket.deleted.is_none();
+        let found = self.buckets().await?.into_iter().find(is_it);
         found.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -236,7 +242,7 @@ impl Admin {
         Ok(BucketInfo { behind, ..bucket })
     }
 
-    /// All plugins of the tenant, by name, then digest.
+    /// All plugins of the tenant, by name, then digest, deleted ones too while they can be restored.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

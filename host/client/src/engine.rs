@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use rejoin_proto::client::{Put, PutOutcome, PutReply, Reply, ReplyEnvelope, Request, RequestBody, Routes};
-use rejoin_proto::{Address, ClusterId, ErrorCode, Name, TenantId};
+use rejoin_proto::{Address, ClusterId, ErrorCode, Name};
 use rejoin_wire::Class;
 
 use crate::attempts::{AttemptResult, Attempts, FailedAttempt, not_sent};
@@ -71,7 +71,7 @@ impl Engine {
         routes: Routes,
         settings: &Settings,
     ) -> Option<Self> {
-        let routes = RoutingTable::new(routes, TenantId::from_name(&first.tenant))?;
+        let routes = RoutingTable::new(routes, first.tenant_id)?;
         let first_node = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
         let (routes, budget, rng) =

@@ -72,6 +72,8 @@ pub enum ErrorKind {
     InvalidValue,
     /// The node admits no clients: it is starting, or it and its peers disagree about the cluster. Nothing was done.
     NotServing,
+    /// A quota of the tenant or bucket is used up. Nothing was done. The message has the limit, and when to try again.
+    QuotaExceeded,
 }
 
 impl ErrorKind {
@@ -100,6 +102,7 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::TimedOut => Self::TimedOut,
             ErrorCode::Unknown => Self::Unknown,
             ErrorCode::Overloaded => Self::Overloaded,
+            ErrorCode::QuotaExceeded => Self::QuotaExceeded,
             ErrorCode::StaleLayout => Self::StaleLayout,
             ErrorCode::VersionConflict => Self::VersionConflict,
             ErrorCode::DiskFull => Self::DiskFull,

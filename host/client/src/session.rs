@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use rejoin_proto::client::{
     ClientHello, HelloReply, PROTOCOL, Receipt, ReplyEnvelope, Request, Routes, ServerHello, StartId,
 };
-use rejoin_proto::{ClusterId, Name, NodeId, codec};
+use rejoin_proto::{ClusterId, Name, NodeId, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
 
 use crate::sync::lock;
@@ -73,6 +73,7 @@ pub(crate) struct Session {
     pub(crate) name: Name,
     pub(crate) cluster: ClusterId,
     pub(crate) tenant: Name,
+    pub(crate) tenant_id: TenantId,
     pub(crate) retry_window: Duration,
     /// Receipts of answered writes that were not sent yet.
     receipts: Mutex<Vec<Receipt>>,
@@ -123,6 +124,7 @@ impl Session {
             name: hello.node,
             cluster: hello.cluster,
             tenant: hello.tenant,
+            tenant_id: hello.tenant_id,
             retry_window: Duration::from_millis(u64::from(hello.retry_window_ms)),
             receipts: Mutex::default(),
         };

@@ -22,12 +22,18 @@ pub enum Verb {
     BucketCreate,
     /// Changes a bucket.
     BucketSet,
+    /// Deletes a bucket, or restores it.
+    BucketDelete,
+    /// Sets the quota of a bucket.
+    BucketQuota,
     /// Lists plugins.
     PluginShow,
     /// Pushes a plugin.
     PluginPush,
     /// Ends a plugin's quarantine.
     PluginRelease,
+    /// Deletes a plugin, or restores it.
+    PluginDelete,
     /// Lists tokens.
     TokenShow,
     /// Makes a token.
@@ -40,6 +46,10 @@ pub enum Verb {
     TenantShow,
     /// Makes a tenant.
     TenantCreate,
+    /// Deletes a tenant, or restores it.
+    TenantDelete,
+    /// Sets the quota of a tenant.
+    TenantQuota,
     /// Shows nodes, layouts and exchanges.
     ClusterShow,
     /// Changes layouts, pauses exchanges, lets nodes join.
@@ -50,21 +60,26 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order of the book's table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Read,
         Self::Write,
         Self::BucketShow,
         Self::BucketCreate,
         Self::BucketSet,
+        Self::BucketDelete,
+        Self::BucketQuota,
         Self::PluginShow,
         Self::PluginPush,
         Self::PluginRelease,
+        Self::PluginDelete,
         Self::TokenShow,
         Self::TokenCreate,
         Self::TokenRotate,
         Self::TokenRevoke,
         Self::TenantShow,
         Self::TenantCreate,
+        Self::TenantDelete,
+        Self::TenantQuota,
         Self::ClusterShow,
         Self::ClusterChange,
         Self::AuditShow,
@@ -85,16 +100,21 @@ impl Verb {
                 AdminRequest::List(RecordKind::Bucket) => Self::BucketShow,
                 AdminRequest::List(RecordKind::Plugin) => Self::PluginShow,
                 AdminRequest::List(RecordKind::Token) => Self::TokenShow,
-                AdminRequest::List(RecordKind::Tenant) => Self::TenantShow,
+                AdminRequest::List(RecordKind::Tenant | RecordKind::Quota) | AdminRequest::Usage => Self::TenantShow,
+                AdminRequest::QuotaSet { bucket: Some(_), .. } => Self::BucketQuota,
+                AdminRequest::QuotaSet { bucket: None, .. } => Self::TenantQuota,
                 AdminRequest::BucketCreate { .. } => Self::BucketCreate,
                 AdminRequest::BucketSet { .. } => Self::BucketSet,
+                AdminRequest::BucketDelete { .. } | AdminRequest::BucketRestore { .. } => Self::BucketDelete,
                 AdminRequest::PluginPush { .. } => Self::PluginPush,
                 AdminRequest::PluginRelease { .. } => Self::PluginRelease,
+                AdminRequest::PluginDelete { .. } | AdminRequest::PluginRestore { .. } => Self::PluginDelete,
                 AdminRequest::TokenCreate { .. } => Self::TokenCreate,
                 AdminRequest::TokenRotate { .. } => Self::TokenRotate,
                 AdminRequest::TokenRevoke { .. } => Self::TokenRevoke,
                 AdminRequest::TenantCreate { .. } => Self::TenantCreate,
                 AdminRequest::Audit(_) => Self::AuditShow,
+                AdminRequest::TenantDelete { .. } | AdminRequest::TenantRestore { .. } => Self::TenantDelete,
             },
         })
     }
@@ -108,15 +128,20 @@ impl Verb {
             Self::BucketShow => "show buckets",
             Self::BucketCreate => "make buckets",
             Self::BucketSet => "change buckets",
+            Self::BucketDelete => "delete buckets",
+            Self::BucketQuota => "set quotas of buckets",
             Self::PluginShow => "list plugins",
             Self::PluginPush => "push plugins",
             Self::PluginRelease => "release plugins",
+            Self::PluginDelete => "delete plugins",
             Self::TokenShow => "list tokens",
             Self::TokenCreate => "make tokens",
             Self::TokenRotate => "rotate tokens",
             Self::TokenRevoke => "revoke tokens",
             Self::TenantShow => "show the tenant",
             Self::TenantCreate => "make tenants",
+            Self::TenantDelete => "delete tenants",
+            Self::TenantQuota => "set quotas of tenants",
             Self::ClusterShow => "show nodes and layouts",
             Self::ClusterChange => "change nodes and layouts",
             Self::AuditShow => "read the audit log",
@@ -125,7 +150,15 @@ impl Verb {
 
     /// Whether it concerns the whole cluster, whatever tenant a request names.
     const fn is_of_the_cluster(self) -> bool {
-        matches!(self, Self::TenantCreate | Self::ClusterShow | Self::ClusterChange | Self::AuditShow)
+        matches!(
+            self,
+            Self::TenantCreate
+                | Self::TenantDelete
+                | Self::TenantQuota
+                | Self::ClusterShow
+                | Self::ClusterChange
+                | Self::AuditShow
+        )
     }
 }
 

@@ -17,6 +17,8 @@
 //! (records of others), `race` (what becomes of the loser).
 
 mod decide;
+mod deletions;
+mod quotas;
 mod race;
 mod tokens;
 
@@ -28,13 +30,18 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::access::Scope;
-use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{BucketProps, MAX_PAST, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
+use rejoin_proto::quota::Quota;
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
 pub use tokens::TokenChange;
+
+use deletions::open_deletion;
+
+use crate::tenants::incarnation_of;
 
 /// How long the answer to a change waits for the other nodes at most, in microseconds.
 pub const CHANGE_WAIT_US: u64 = 2_000_000;
@@ -85,6 +92,20 @@ pub enum CatalogChange {
     PluginRelease(TenantId, PluginDigest),
     /// A tenant.
     TenantCreate(Name),
+    /// A tenant is disabled, and reaped after so many milliseconds.
+    TenantDelete(Name, u64),
+    /// A tenant that was deleted and is not reaped comes back.
+    TenantRestore(Name),
+    /// A bucket is disabled, and reaped after so many milliseconds.
+    BucketDelete(TenantId, Name, u64),
+    /// A bucket that was deleted and is not reaped comes back.
+    BucketRestore(TenantId, Name),
+    /// The quota of a tenant, or of one of its buckets.
+    QuotaSet(TenantId, Option<Name>, Box<Quota>),
+    /// A plugin that no bucket uses is not offered any more, and reaped after so many milliseconds.
+    PluginDelete(TenantId, PluginDigest, u64),
+    /// A plugin that was deleted and is not reaped comes back.
+    PluginRestore(TenantId, PluginDigest),
 }
 
 /// The other nodes that the answer to a change waits for.
@@ -205,12 +226,15 @@ pub struct Control {
     /// Records of peers that this catalog does not take, with their ranks: it does not wait for them.
     refused: BTreeMap<RecordKey, (u64, u64)>,
     next_number: u64,
+    /// When to look whether something deleted is to be reaped.
+    reap_at_us: Option<u64>,
 }
 
 impl Control {
     /// The machine of a node that starts with this catalog.
     #[must_use]
     pub fn new(kept: Catalog) -> Self {
+        let reap_at_us = kept.records.iter().any(|record| open_deletion(&record.body).is_some()).then_some(0);
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
         let (pending, sending, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -225,6 +249,7 @@ impl Control {
             failed_save: None,
             refused: BTreeMap::new(),
             next_number: 1,
+            reap_at_us,
         }
     }
 
@@ -235,7 +260,7 @@ impl Control {
     }
 
     /// All records.
-    pub fn records(&self) -> impl Iterator<Item = &Record> + '_ {
+    pub fn records(&self) -> impl Iterator<Item = &Record> + Clone + '_ {
         self.records.values()
     }
 
@@ -252,6 +277,7 @@ impl Control {
             (RecordKey::Tenant(_), RecordKind::Tenant) => true,
             (RecordKey::Plugin(owner, _), RecordKind::Plugin)
             | (RecordKey::Token(owner, _), RecordKind::Token)
+            | (RecordKey::Quota(owner, _), RecordKind::Quota)
             | (RecordKey::Bucket(owner, _), RecordKind::Bucket) => *owner == tenant,
             _ => false,
         };
@@ -275,7 +301,7 @@ impl Control {
     #[must_use]
     pub fn next_wake_us(&self) -> Option<u64> {
         let again = self.failed_save.as_ref().map(|save| save.again_at_us);
-        self.pending.values().map(|pending| pending.until_us).chain(again).min()
+        self.pending.values().map(|pending| pending.until_us).chain(again).chain(self.reap_at_us).min()
     }
 
     /// Handles one event at a time: `now_us` of a clock that never goes back, `wall_ms` for the stamps of records.
@@ -352,9 +378,15 @@ impl Control {
                 late.into_iter().for_each(|number| self.answer(number, effects));
                 if self.failed_save.as_ref().is_some_and(|save| save.again_at_us <= now_us) {
                     self.save(PendingSave::Again, effects);
+                } else if self.reap_at_us.is_some_and(|at_us| at_us <= now_us) {
+                    self.reap(now_us, wall_ms, effects);
                 }
             }
-            CatalogEvent::Saved(Ok(())) => self.saved(now_us, effects),
+            CatalogEvent::Saved(Ok(())) => {
+                // The records have changed: something may be to be reaped sooner, or not any more.
+                self.reap_at_us = self.next_reap_us(now_us, wall_ms);
+                self.saved(now_us, effects);
+            }
             CatalogEvent::Saved(Err(error)) => self.not_saved(now_us, error, effects),
         }
     }
@@ -663,22 +695,29 @@ impl Control {
 
 /// Whether a change of a bucket moves one of its quorums.
 fn moves_quorums(before: &Record, after: &Record) -> bool {
-    let quorums = |record: &Record| match &record.body {
-        RecordBody::Bucket { props, .. } => Some((props.r, props.w, props.pr, props.pw)),
-        _ => None,
-    };
-    quorums(before) != quorums(after)
+    let quorums = |props: &BucketProps| (props.r, props.w, props.pr, props.pw);
+    match (&before.body, &after.body) {
+        (RecordBody::Bucket { props, .. }, RecordBody::Bucket { props: now, .. }) => quorums(props) != quorums(now),
+        _ => false,
+    }
 }
 
 /// Whether a record of another node may be kept: its key and body fit, and its properties and version are within
 /// bounds.
 fn is_sound(record: &Record) -> bool {
     let fits = match (&record.key, &record.body) {
-        (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
-        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check_record().is_ok(),
-        (RecordKey::Plugin(..), RecordBody::Plugin { version, quarantined, .. }) => {
-            version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
+        (RecordKey::Tenant(id), RecordBody::Tenant { name } | RecordBody::DeletedTenant { name, .. }) => {
+            incarnation_of(*id, name).is_some()
         }
+        (
+            RecordKey::Bucket(..),
+            RecordBody::Bucket { id, props, past } | RecordBody::DeletedBucket { id, props, past, .. },
+        ) => props.check_record().is_ok() && past.len() <= MAX_PAST && !past.contains(id),
+        (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
+        (
+            RecordKey::Plugin(..),
+            RecordBody::Plugin { version, quarantined, .. } | RecordBody::DeletedPlugin { version, quarantined, .. },
+        ) => version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES),
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
         }

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`copies`], [`quorum`], [`placement`], [`port`],
-//! [`view`], [`shard`], [`exchange`], [`access`], [`control`], [`ring`], [`members`], [`node`].
+//! [`view`], [`shard`], [`exchange`], [`access`], [`quota`], [`control`], [`ring`], [`members`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -43,11 +43,13 @@ pub mod node;
 pub mod placement;
 pub mod port;
 pub mod quorum;
+pub mod quota;
 mod retries;
 pub mod ring;
 mod rows;
 pub mod shard;
 mod start;
+pub mod tenants;
 mod tenure;
 pub mod view;
 

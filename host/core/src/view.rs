@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
+use rejoin_proto::quota::{Limit, Quota};
 use rejoin_proto::{
     BucketId, ErrorCode, ErrorReply, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest,
     TenantId,
@@ -17,6 +18,7 @@ use rejoin_proto::{
 use crate::copies::{Copies, LiveCopies};
 use crate::layouts::{LayoutSet, LiveLayouts, Owners};
 use crate::ring::RingView;
+use crate::tenants::TenantNames;
 
 /// A bucket as a coordinator needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +37,18 @@ pub struct Bucket {
     pub props: BucketProps,
     /// Its copies in each live layout.
     pub live: LiveCopies,
+    /// The most siblings of an object by its quota and its tenant's.
+    pub siblings_quota: Option<u16>,
+}
+
+/// Whom a quota is for: a tenant, or one of its buckets.
+pub type Owner = (TenantId, Option<BucketId>);
+
+/// A plugin of the catalog.
+#[derive(Clone, Debug)]
+struct KnownPlugin {
+    name: Name,
+    bytes: u64,
 }
 
 /// A snapshot of layout and catalog.
@@ -49,7 +63,14 @@ pub struct ClusterView {
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
     tenants: BTreeMap<TenantId, Name>,
-    plugins: BTreeMap<(TenantId, PluginDigest), Name>,
+    names: TenantNames,
+    /// The tenants and buckets that are deleted: nobody reads or writes them. Until they are reaped the buckets are
+    /// kept equal all the same.
+    disabled: BTreeSet<(TenantId, Option<BucketId>)>,
+    /// The buckets whose objects are to be removed.
+    reaped: BTreeSet<BucketId>,
+    quotas: BTreeMap<Owner, Quota>,
+    plugins: BTreeMap<(TenantId, PluginDigest), KnownPlugin>,
     /// The plugins whose merges are not run, with the reason.
     quarantines: BTreeMap<(TenantId, PluginDigest), String>,
     /// The zone of each node, by a number.
@@ -87,18 +108,28 @@ impl Target {
 impl ClusterView {
     /// Makes a snapshot of the ring, or of a single layout that does not change.
     #[must_use]
-    pub fn new<'a>(ring: impl Into<RingView>, records: impl IntoIterator<Item = &'a Record>) -> Self {
+    pub fn new<'a>(ring: impl Into<RingView>, records: impl IntoIterator<Item = &'a Record> + Clone) -> Self {
         let RingView { live, reads, partitions, generation, closed, sources, dead } = ring.into();
         let layouts = LiveLayouts::new(live, reads).divided(partitions);
-        let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut tenants = BTreeMap::new();
-        let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
+        let (mut made, mut plugins, mut quarantines) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let names = TenantNames::new(records.clone());
+        let (mut tenants, mut disabled, mut reaped) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut reaped_tenants, mut quotas) = (BTreeSet::new(), BTreeMap::new());
         for record in records {
             match (&record.key, &record.body) {
-                (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
+                (
+                    RecordKey::Bucket(tenant, name),
+                    RecordBody::Bucket { id, props, past } | RecordBody::DeletedBucket { id, props, past, .. },
+                ) => {
+                    if let RecordBody::DeletedBucket { deleted, .. } = &record.body {
+                        disabled.insert((*tenant, Some(*id)));
+                        reaped.extend(deleted.reaped.then_some(*id));
+                    }
+                    // Rule: what is reaped stays reaped. A node that was away may come with any of them.
+                    reaped.extend(past);
                     let live = LiveCopies::new(layouts.iter().map(|layout| Copies::of(layout, *id, props)));
                     let Copies { n, sloppy } = live.at(0);
-                    let bucket = Arc::new(Bucket {
+                    made.push(Bucket {
                         id: *id,
                         tenant: *tenant,
                         name: name.clone(),
@@ -106,22 +137,59 @@ impl ClusterView {
                         created: (record.version == 1).then_some(record.stamp),
                         props: BucketProps { n, sloppy, ..props.clone() },
                         live,
+                        siblings_quota: None,
                     });
-                    buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
-                    by_id.insert(*id, bucket);
                 }
-                (RecordKey::Plugin(tenant, digest), RecordBody::Plugin { name, quarantined, .. }) => {
-                    plugins.insert((*tenant, *digest), name.clone());
+                (RecordKey::Plugin(tenant, digest), RecordBody::Plugin { name, bytes, quarantined, .. }) => {
+                    plugins.insert((*tenant, *digest), KnownPlugin { name: name.clone(), bytes: *bytes });
                     quarantines.extend(quarantined.clone().map(|why| ((*tenant, *digest), why)));
+                }
+                (RecordKey::Quota(tenant, bucket), RecordBody::Quota(quota)) if !quota.is_none() => {
+                    quotas.insert((*tenant, *bucket), **quota);
                 }
                 (RecordKey::Tenant(tenant), RecordBody::Tenant { name }) => {
                     tenants.insert(*tenant, name.clone());
                 }
+                (RecordKey::Tenant(tenant), RecordBody::DeletedTenant { name, deleted }) => {
+                    disabled.insert((*tenant, None));
+                    match deleted.reaped {
+                        true => drop(reaped_tenants.insert(*tenant)),
+                        false => drop(tenants.insert(*tenant, name.clone())),
+                    }
+                }
                 _ => {}
             }
         }
+        let is_lost = |bucket: &&Bucket| reaped_tenants.contains(&bucket.tenant);
+        reaped.extend(made.iter().filter(is_lost).map(|bucket| bucket.id));
+        let (mut buckets, mut by_id) = (BTreeMap::<_, BTreeMap<Name, Arc<Bucket>>>::new(), BTreeMap::new());
+        for mut bucket in made.into_iter().filter(|bucket| !reaped.contains(&bucket.id)) {
+            let owners = [(bucket.tenant, None), (bucket.tenant, Some(bucket.id))];
+            let quota = |owner| quotas.get(&owner).and_then(|quota: &Quota| quota.hard.get(Limit::Siblings));
+            let most = owners.into_iter().filter_map(quota).min();
+            bucket.siblings_quota = most.map(|most| u16::try_from(most).unwrap_or(u16::MAX));
+            let bucket = Arc::new(bucket);
+            buckets.entry(bucket.tenant).or_default().insert(bucket.name.clone(), bucket.clone());
+            by_id.insert(bucket.id, bucket);
+        }
         let zones = zones(&layouts);
-        Self { layouts, generation, closed, sources, dead, buckets, by_id, tenants, plugins, quarantines, zones }
+        Self {
+            layouts,
+            generation,
+            closed,
+            sources,
+            dead,
+            buckets,
+            by_id,
+            tenants,
+            names,
+            disabled,
+            reaped,
+            quotas,
+            plugins,
+            quarantines,
+            zones,
+        }
     }
 
     /// The newest layout, by which requests are routed.
@@ -195,16 +263,63 @@ impl ClusterView {
         self.layouts.iter().eq(other.layouts.iter())
     }
 
-    /// The name of a tenant in the catalog.
+    /// The tenant that has a name. There need not be one, see [`ClusterView::tenant_name`].
+    #[must_use]
+    pub fn tenant_named(&self, name: &Name) -> TenantId {
+        self.names.get(name)
+    }
+
+    /// The name of a tenant in the catalog, if it is not reaped.
     #[must_use]
     pub fn tenant_name(&self, tenant: TenantId) -> Option<&Name> {
         self.tenants.get(&tenant)
     }
 
+    /// All tenants that are not reaped.
+    pub fn tenants(&self) -> impl Iterator<Item = (TenantId, &Name)> {
+        self.tenants.iter().map(|(id, name)| (*id, name))
+    }
+
+    /// Whether a tenant is deleted, be it reaped or not.
+    #[must_use]
+    pub fn is_deleted(&self, tenant: TenantId) -> bool {
+        self.disabled.contains(&(tenant, None))
+    }
+
+    /// The quota of a tenant, or of one of its buckets, if there is one.
+    #[must_use]
+    pub fn quota(&self, owner: Owner) -> Option<&Quota> {
+        self.quotas.get(&owner)
+    }
+
+    /// All quotas that limit something.
+    pub fn quotas(&self) -> impl Iterator<Item = (Owner, &Quota)> {
+        self.quotas.iter().map(|(owner, quota)| (*owner, quota))
+    }
+
+    /// Whether the objects of a bucket are to be removed.
+    #[must_use]
+    pub fn is_reaped(&self, bucket: BucketId) -> bool {
+        self.reaped.contains(&bucket)
+    }
+
+    /// Whether there are buckets whose objects are to be removed.
+    #[must_use]
+    pub fn reaps(&self) -> bool {
+        !self.reaped.is_empty()
+    }
+
     /// The name of a tenant's plugin in the catalog.
     #[must_use]
     pub fn plugin_name(&self, tenant: TenantId, digest: &PluginDigest) -> Option<&Name> {
-        self.plugins.get(&(tenant, *digest))
+        self.plugins.get(&(tenant, *digest)).map(|plugin| &plugin.name)
+    }
+
+    /// How many plugins a tenant has, and their bytes.
+    #[must_use]
+    pub fn plugins_of(&self, tenant: TenantId) -> (u64, u64) {
+        let all = (tenant, PluginDigest([0; 32]))..=(tenant, PluginDigest([0xff; 32]));
+        self.plugins.range(all).fold((0, 0), |(count, bytes), (_, plugin)| (count + 1, bytes + plugin.bytes))
     }
 
     /// Why the merges of a tenant's plugin are not run, if they are not.
@@ -336,7 +451,15 @@ impl ClusterView {
             let message = alloc::format!("there is no bucket {bucket}: make it with `rejoin bucket create {bucket}`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
+        // Rule: what is deleted is not served.
+        let deleted = match () {
+            () if self.is_deleted(tenant) => "the tenant was deleted; an operator can restore it".into(),
+            () if self.disabled.contains(&(tenant, Some(found.id))) => {
+                alloc::format!("bucket {bucket} was deleted; `rejoin bucket restore {bucket}` brings it back in time")
+            }
+            () => return Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() })),
+        };
+        Err(ErrorReply::new(ErrorCode::NotFound, deleted))
     }
 
     /// How many more nodes may fail before some key loses its read quorum, and its write quorum in some live layout.
@@ -413,7 +536,7 @@ mod tests {
         let layout = bootstrap((0..5).map(node).collect(), 256).expect("a layout");
         let dead: Vec<NodeId> = layout.nodes.iter().take(dead).map(|node| node.id).collect();
         let (tenant, name) = (TenantId(1), Name::new("b").expect("a name"));
-        let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props };
+        let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props, past: Vec::new() };
         let record = Record { key: RecordKey::Bucket(tenant, name), version: 1, stamp: Hlc::default(), body };
         let alive = |node| !dead.contains(&node);
         ClusterView::new(layout, &[record]).spare(alive, alive)

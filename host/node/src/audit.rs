@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rejoin_core::tenants::TenantNames;
 use rejoin_proto::audit::{
     AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditOutcome, AuditPage, AuditRequest, audit_text,
 };
-use rejoin_proto::catalog::Record;
-use rejoin_proto::client::{AdminRequest, Reply};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, codec};
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::client::{AdminRequest, RecordKind, Reply};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, TenantId, codec};
 use rejoin_store::{AuditFindings, AuditLog, AuditPart, Room};
 
 use crate::audited::{Described, Subject, describe};
@@ -190,12 +191,37 @@ async fn state(ctx: &NodeContext, subject: &Subject) -> Option<AuditHash> {
     match subject {
         Subject::Unchanged | Subject::Nothing => None,
         Subject::Ring => layouts::ring(ctx).await.map(|ring| *blake3::hash(&codec::encode(&ring)).as_bytes()),
-        Subject::Record(kind, tenant, key) => {
-            let records = operator::records(ctx, *kind, *tenant).await?;
-            let record = records.into_iter().find(|record| record.key == *key)?;
-            Some(hash_of(&buckets::shown(&ctx.cluster_view(), record.without_secrets())))
+        Subject::Record(kind, tenant, key) => record(ctx, *kind, *tenant, |_| Some(key.clone())).await,
+        Subject::Tenant(tenant, name) => {
+            let last = |records: &[Record]| Some(RecordKey::Tenant(TenantNames::new(records).get(name)));
+            record(ctx, RecordKind::Tenant, *tenant, last).await
+        }
+        Subject::Quota(tenant, None) => {
+            record(ctx, RecordKind::Quota, *tenant, |_| Some(RecordKey::Quota(*tenant, None))).await
+        }
+        Subject::Quota(tenant, Some(name)) => {
+            let key = RecordKey::Bucket(*tenant, name.clone());
+            let buckets = operator::records(ctx, RecordKind::Bucket, *tenant).await?;
+            let id = buckets.into_iter().find(|bucket| bucket.key == key).and_then(|bucket| match bucket.body {
+                RecordBody::Bucket { id, .. } | RecordBody::DeletedBucket { id, .. } => Some(id),
+                _ => None,
+            })?;
+            record(ctx, RecordKind::Quota, *tenant, |_| Some(RecordKey::Quota(*tenant, Some(id)))).await
         }
     }
+}
+
+/// The hash of a record of the catalog, as it is shown.
+async fn record(
+    ctx: &NodeContext,
+    kind: RecordKind,
+    tenant: TenantId,
+    key: impl FnOnce(&[Record]) -> Option<RecordKey>,
+) -> Option<AuditHash> {
+    let records = operator::records(ctx, kind, tenant).await?;
+    let key = key(&records)?;
+    let record = records.into_iter().find(|record| record.key == key)?;
+    Some(hash_of(&buckets::shown(&ctx.cluster_view(), record.without_secrets())))
 }
 
 fn hash_of(record: &Record) -> AuditHash {

@@ -5,7 +5,8 @@ use rejoin_proto::access::Grant;
 use rejoin_proto::catalog::RecordKey;
 use rejoin_proto::client::{AdminRequest, RecordKind};
 use rejoin_proto::layout_request::{LayoutChanges, LayoutRequest, NodeChange};
-use rejoin_proto::{TenantId, ZoneDemand};
+use rejoin_proto::quota::{Amounts, Limit, Quota};
+use rejoin_proto::{Name, TenantId, ZoneDemand};
 
 /// What a request changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +17,10 @@ pub(crate) enum Subject {
     Nothing,
     /// A record of the catalog.
     Record(RecordKind, TenantId, RecordKey),
+    /// The tenant that has a name, as the tenant that asks may see it.
+    Tenant(TenantId, Name),
+    /// The quota of a tenant, or of one of its buckets.
+    Quota(TenantId, Option<Name>),
     /// The layouts.
     Ring,
 }
@@ -34,6 +39,7 @@ pub(crate) struct Described {
 pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
     let bucket = |name| Subject::Record(RecordKind::Bucket, tenant, RecordKey::Bucket(tenant, name));
     let token = |name| Subject::Record(RecordKind::Token, tenant, RecordKey::Token(tenant, name));
+    let owner = |name: &Name| Subject::Tenant(tenant, name.clone());
     let plugin = |digest| Subject::Record(RecordKind::Plugin, tenant, RecordKey::Plugin(tenant, digest));
     let (verb, object, detail, subject) = match request {
         AdminRequest::Status => asks("status"),
@@ -45,7 +51,9 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
             RecordKind::Bucket => "bucket list",
             RecordKind::Plugin => "plugin list",
             RecordKind::Token => "token list",
+            RecordKind::Quota => "tenant quota",
         }),
+        AdminRequest::Usage => asks("tenant usage"),
         AdminRequest::ExchangePause(paused) => {
             let verb = if *paused { "exchange pause" } else { "exchange start" };
             (verb, String::new(), String::new(), Subject::Nothing)
@@ -75,10 +83,29 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
         AdminRequest::PluginRelease { digest } => {
             ("plugin release", digest.to_string(), String::new(), plugin(*digest))
         }
-        AdminRequest::TenantCreate { name } => {
-            let key = RecordKey::Tenant(TenantId::from_name(name));
-            let subject = Subject::Record(RecordKind::Tenant, tenant, key);
-            ("tenant create", name.to_string(), String::new(), subject)
+        AdminRequest::TenantCreate { name } => ("tenant create", name.to_string(), String::new(), owner(name)),
+        AdminRequest::TenantDelete { name, after_ms } => {
+            ("tenant delete", name.to_string(), reaped(*after_ms), owner(name))
+        }
+        AdminRequest::TenantRestore { name } => ("tenant restore", name.to_string(), String::new(), owner(name)),
+        AdminRequest::BucketDelete { name, after_ms } => {
+            ("bucket delete", name.to_string(), reaped(*after_ms), bucket(name.clone()))
+        }
+        AdminRequest::BucketRestore { name } => {
+            ("bucket restore", name.to_string(), String::new(), bucket(name.clone()))
+        }
+        AdminRequest::PluginDelete { digest, after_ms } => {
+            ("plugin delete", digest.to_string(), reaped(*after_ms), plugin(*digest))
+        }
+        AdminRequest::PluginRestore { digest } => {
+            ("plugin restore", digest.to_string(), String::new(), plugin(*digest))
+        }
+        AdminRequest::QuotaSet { bucket, quota } => {
+            let (verb, object) = match bucket {
+                Some(bucket) => ("bucket quota", bucket.to_string()),
+                None => ("tenant quota", String::new()),
+            };
+            (verb, object, limited(quota), Subject::Quota(tenant, bucket.clone()))
         }
     };
     Described { verb, object, detail, subject }
@@ -105,6 +132,19 @@ fn layout(request: &LayoutRequest) -> Words {
     }
 }
 
+fn reaped(after_ms: u64) -> String {
+    format!("reaped after {after_ms} ms")
+}
+
+fn limited(quota: &Quota) -> String {
+    let said = |amounts: &Amounts, kind| {
+        let of = |(limit, most): (Limit, u64)| format!("{} {kind} {most}", limit.name());
+        amounts.iter().map(of).collect::<Vec<_>>()
+    };
+    let parts = [said(&quota.hard, "at most"), said(&quota.soft, "warn above")].concat();
+    if parts.is_empty() { "no limits".to_owned() } else { parts.join("; ") }
+}
+
 fn granted(grant: &Grant) -> String {
     let limits = if grant.limits.is_none() { String::new() } else { format!(", only {}", grant.limits) };
     let end = grant.expires_ms.map_or_else(String::new, |end| format!(", until {end} ms since 1970"));
@@ -126,14 +166,14 @@ fn listed(changes: &LayoutChanges) -> String {
         ZoneDemand::AtLeast(zones) => format!("zones: at least {zones}"),
         ZoneDemand::Waived => "zones: any".to_owned(),
     });
-    let parts: Vec<String> = changes.nodes.iter().map(of_node).chain(n).chain(zones).collect();
+    let split = changes.split.then(|| "twice as many partitions".to_owned());
+    let parts: Vec<String> = changes.nodes.iter().map(of_node).chain(n).chain(zones).chain(split).collect();
     parts.join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_proto::Name;
     use rejoin_proto::access::{Limits, Scope};
 
     fn name(text: &str) -> Name {
@@ -160,7 +200,7 @@ mod tests {
     fn what_is_staged_is_listed() {
         let assign = NodeChange::Assign { node: name("n4"), zone: Some(name("z2")), capacity: None };
         let nodes = vec![assign, NodeChange::Remove(name("n1"))];
-        let changes = LayoutChanges { nodes, n: Some(5), zones: Some(ZoneDemand::AtLeast(2)) };
+        let changes = LayoutChanges { nodes, n: Some(5), zones: Some(ZoneDemand::AtLeast(2)), split: false };
         let described = describe(&AdminRequest::Layout(LayoutRequest::Stage(changes)), TenantId(1));
         assert_eq!(described.detail, "assign n4, zone z2; remove n1; n = 5; zones: at least 2");
         assert_eq!(described.subject, Subject::Ring);

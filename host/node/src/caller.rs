@@ -43,8 +43,10 @@ impl Proof {
             );
             return Err(ErrorReply::new(ErrorCode::Denied, message));
         }
-        let until_ms = connection.certificate_validity().map_or(0, |valid| valid.until.saturating_mul(1_000));
-        Ok(Self::Certificate(Certificate { tenant, scope, name, until_ms }))
+        let valid = connection.certificate_validity();
+        let until_ms = valid.map_or(0, |valid| valid.until.saturating_mul(1_000));
+        let issued_ms = valid.map_or(0, |valid| valid.issued().saturating_mul(1_000));
+        Ok(Self::Certificate(Certificate { tenant, scope, name, issued_ms, until_ms }))
     }
 
     /// Its owner, if it is valid.
@@ -77,11 +79,16 @@ impl Caller {
         named: Option<Name>,
         view: &ClusterView,
     ) -> Result<Self, ErrorReply> {
-        let tenant = named.as_ref().map_or(principal.tenant, TenantId::from_name);
+        let tenant = named.as_ref().map_or(principal.tenant, |name| view.tenant_named(name));
         let whose = whose(&principal, tenant);
         if !Verb::ALL.into_iter().any(|verb| allows(principal.grant.scope, verb, whose)) {
             // Whether there is such a tenant is not told.
             return Err(denied(&principal, &Denial::Scope { verb: Verb::Read, whose }));
+        }
+        // Whatever its scope is. An operator of another tenant may look at what is deleted.
+        if view.is_deleted(principal.tenant) {
+            let message = "the tenant was deleted; until it is reaped an operator can restore it";
+            return Err(ErrorReply::new(ErrorCode::Denied, message));
         }
         let Some(tenant_name) = view.tenant_name(tenant).cloned() else {
             let named = named.map_or_else(|| tenant.to_string(), |name| name.to_string());

@@ -243,8 +243,14 @@ impl CatalogTask {
 
     /// Starts to compile the catalog's plugins, and to fetch those that are missing.
     fn want_modules(&self, ctx: &Arc<NodeContext>) {
-        let plugin = |record: &Record| match record.key {
-            RecordKey::Plugin(_, digest) => Some((digest, record.stamp)),
+        let view = ctx.cluster_view();
+        // What was a tenant's that is reaped is removed.
+        let is_kept = |tenant: TenantId| !view.is_deleted(tenant) || view.tenant_name(tenant).is_some();
+        let is_reaped = |body: &RecordBody| matches!(body, RecordBody::DeletedPlugin { deleted, .. } if deleted.reaped);
+        let plugin = |record: &Record| match (&record.key, &record.body) {
+            (RecordKey::Plugin(tenant, digest), body) if is_kept(*tenant) && !is_reaped(body) => {
+                Some((*digest, record.stamp))
+            }
             _ => None,
         };
         // Tenants that have pushed the same component share it; the last one counts.
@@ -255,10 +261,17 @@ impl CatalogTask {
         }
         let active = self.control.records().filter_map(|record| match &record.body {
             RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
+            RecordBody::DeletedBucket { props, deleted, .. } if !deleted.reaped => {
+                props.plugin.as_ref().map(|activation| activation.plugin)
+            }
+            _ => None,
+        });
+        let deleted = self.control.records().filter_map(|record| match (&record.key, &record.body) {
+            (RecordKey::Plugin(tenant, digest), body) if !is_kept(*tenant) || is_reaped(body) => Some(*digest),
             _ => None,
         });
         // Here and not in the spawned task, so that the list of the later of two changes stays.
-        ctx.plugins.want(named, active.collect());
+        ctx.plugins.want(named, active.collect(), deleted.collect());
         load_and_fetch(ctx);
     }
 }

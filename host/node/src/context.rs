@@ -24,6 +24,7 @@ use crate::faults::Faults;
 use crate::lock::lock;
 use crate::members::Membership;
 use crate::messages::{CatalogRequest, ShardHandle, ShardMessage, ShardReport};
+use crate::metering::Metering;
 use crate::metrics::Metrics;
 use crate::peer_table::Peers;
 use crate::platform::SharedRng;
@@ -59,6 +60,7 @@ pub(crate) struct NodeContext {
     /// The number of the last connection to a peer.
     pub(crate) connection_numbers: AtomicU64,
     pub(crate) sessions: Sessions,
+    pub(crate) metering: Arc<Metering>,
     /// The number of the last session.
     pub(crate) session_numbers: AtomicU64,
     /// Set when the node is asked to stop. It takes no client requests from then on.

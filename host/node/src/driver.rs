@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::frames::{LARGE_BYTES, answer, frame};
 use crate::members::ShardRequests;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage, ShardReport, ShardStopped};
+use crate::metering::{InFlight, Metering};
 use crate::metrics::Metrics;
 use crate::plugins::PluginService;
 use crate::scanning::Scans;
@@ -62,6 +63,7 @@ pub(crate) struct Driver {
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ClusterView>,
     pub(crate) plugins: PluginService,
+    pub(crate) metering: Arc<Metering>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) syncs: SyncRequests,
     pub(crate) scans: Scans,
@@ -85,13 +87,20 @@ struct DriverState {
     peers: BTreeMap<NodeId, Sender>,
     backlogs: BTreeMap<NodeId, Backlog>,
     clients: BTreeMap<u64, Sender>,
-    /// When each request came in, in microseconds, and whether it is a read.
-    begun: BTreeMap<ReplyTo, (u64, bool)>,
+    begun: BTreeMap<ReplyTo, BegunRequest>,
     /// When each merge was asked for, in microseconds.
     merging: BTreeMap<MergeTicket, u64>,
     start: StartId,
     /// Callers that want this shard's actors, as they are after the batch is written.
     actors: Vec<oneshot::Sender<(u8, Vec<ActorNext>)>>,
+}
+
+/// A client's request that is not answered yet.
+struct BegunRequest {
+    /// When it came in, in microseconds.
+    at_us: u64,
+    is_read: bool,
+    in_flight: InFlight,
 }
 
 /// Messages to a peer whose send queue was full, in order. A burst of large messages between healthy nodes loses none;
@@ -204,9 +213,9 @@ impl Driver {
                     continue;
                 }
                 InboxItem::Settled(receipts) => Event::Settled(receipts),
-                InboxItem::Client(request, sender, _permit) => {
+                InboxItem::Client(request, sender, _permit, in_flight) => {
                     let is_read = matches!(request.request, DataRequest::Get(_));
-                    state.begun.insert(request.reply_to, (now.mono_us, is_read));
+                    state.begun.insert(request.reply_to, BegunRequest { at_us: now.mono_us, is_read, in_flight });
                     state.clients.insert(request.reply_to.connection, sender);
                     tracing::debug!("a client's request");
                     Event::Client(request)
@@ -309,6 +318,7 @@ impl Driver {
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
                 let exchange = shard.exchange_status();
+                let buckets = shard.usage();
                 let _ = answer.send(ShardReport {
                     core,
                     store,
@@ -318,6 +328,7 @@ impl Driver {
                     held,
                     waiting,
                     exchange,
+                    buckets,
                 });
                 return Ok(None);
             }
@@ -342,13 +353,23 @@ impl Driver {
                 Output::Send(to, envelope) => frames.entry(to).or_default().push(frame(&envelope)),
                 Output::Reply(reply_to, mut reply) => {
                     self.name_the_data_directory(&mut reply);
-                    self.observe(state, reply_to, &reply);
+                    let begun = self.observe(state, reply_to, &reply);
                     let frame = answer(reply_to, layout, state.start, reply);
+                    if let Some(begun) = begun {
+                        begun.in_flight.replied(frame.body.len());
+                    }
                     replies.entry(reply_to.connection).or_default().push(frame);
                 }
                 Output::Merge(ticket, job) => {
-                    state.merging.insert(ticket, self.clock.now().mono_us);
-                    self.plugins.merge(ticket, job, self.messages.clone());
+                    let now_us = self.clock.now().mono_us;
+                    state.merging.insert(ticket, now_us);
+                    match self.metering.begin_merge(&self.view, job.bucket, now_us) {
+                        Ok(payers) => self.plugins.merge(ticket, job, payers, self.messages.clone()),
+                        Err(refusal) => {
+                            self.metrics.merge_failed(refusal.reason());
+                            drop(self.messages.send(ShardMessage::Merged(ticket, Err(refusal))));
+                        }
+                    }
                 }
                 Output::Validate(ticket, job) => self.plugins.validate(ticket, job, self.messages.clone()),
                 Output::Scan(ticket, job) => self.scans.request(&self.store, ticket, job),
@@ -493,17 +514,22 @@ impl Driver {
         }
     }
 
-    fn observe(&self, state: &mut DriverState, reply_to: ReplyTo, reply: &Reply) {
-        let Some((begun, is_read)) = state.begun.remove(&reply_to) else { return };
-        let took = seconds(self.clock.now().mono_us.saturating_sub(begun));
-        if is_read {
+    /// Measures an answered request, which is under way no longer.
+    fn observe(&self, state: &mut DriverState, reply_to: ReplyTo, reply: &Reply) -> Option<BegunRequest> {
+        let begun = state.begun.remove(&reply_to)?;
+        let took = seconds(self.clock.now().mono_us.saturating_sub(begun.at_us));
+        if begun.is_read {
             self.metrics.get_seconds.record(took)
         } else {
             self.metrics.put_seconds.record(took)
         }
         if let Reply::Error(error) = reply {
             tracing::debug!(shard = self.index, code = ?error.code, %error, "request failed");
+            if error.code == ErrorCode::QuotaExceeded {
+                begun.in_flight.refused();
+            }
         }
+        Some(begun)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::context::NodeContext;
 use crate::faults::HeldOperation;
 use crate::lag::ShardSums;
 use crate::metrics::NodeReport;
-use crate::peers;
+use crate::{peers, quotas};
 
 /// The routes of a node's admin port, which asks for no token if it is `open`.
 pub(crate) fn routes(ctx: Arc<NodeContext>, open: bool) -> Router {
@@ -44,10 +44,13 @@ async fn metrics(State(ctx): State<Arc<NodeContext>>) -> String {
 /// The node's metrics, as Prometheus text.
 pub(crate) async fn figures(ctx: &NodeContext) -> String {
     let (view, now_us) = (ctx.cluster_view(), ctx.clock.now().mono_us);
-    for (index, report) in (0..).zip(ctx.reports().await) {
-        ctx.metrics.shard(index, &report);
+    let reports = ctx.reports().await;
+    for (index, report) in (0..).zip(&reports) {
+        ctx.metrics.shard(index, report);
         ctx.metrics.exchange(index, &report.exchange, now_us, |peer| view.node_name(peer).to_string());
     }
+    let stored = reports.into_iter().flat_map(|report| report.buckets);
+    ctx.metrics.tenants(&quotas::figures(ctx, &view, stored));
     let clients = ctx.sessions.count();
     let pool = ctx.plugins.pool();
     let connected: Vec<Connection> = ctx.peers().all().map(|(_, connection)| connection.clone()).collect();

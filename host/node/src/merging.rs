@@ -14,6 +14,7 @@ use rejoin_proto::{BucketId, Name, PluginDigest, ProfileId};
 
 use crate::lock::lock;
 use crate::messages::ShardMessage;
+use crate::metering::FuelPayers;
 use crate::plugins::PluginService;
 
 /// The wall-clock limit of a call, for each unit of its fuel. A unit takes less than 4 ns in the slowest guest of
@@ -40,6 +41,7 @@ struct MergeRequest {
     job: MergeJob,
     ticket: MergeTicket,
     messages: UnboundedSender<ShardMessage>,
+    payers: FuelPayers,
 }
 
 /// Fields of a failure's log line.
@@ -79,9 +81,15 @@ impl MergeRequest {
 
 impl PluginService {
     /// Runs a merge, and sends the shard its result or why there is none.
-    pub(crate) fn merge(&self, ticket: MergeTicket, job: MergeJob, messages: UnboundedSender<ShardMessage>) {
+    pub(crate) fn merge(
+        &self,
+        ticket: MergeTicket,
+        job: MergeJob,
+        payers: FuelPayers,
+        messages: UnboundedSender<ShardMessage>,
+    ) {
         let ready = self.find(&job.plugin);
-        let request = MergeRequest { job, ticket, messages };
+        let request = MergeRequest { job, ticket, messages, payers };
         match ready {
             Some(Ok(plugin)) => self.run(plugin, request),
             Some(Err(error)) => self.fail(request, error),
@@ -125,6 +133,8 @@ impl PluginService {
         let again = kept.clone();
         let done = move |result: Result<rejoin_merge::Merged, MergeFault>| {
             let Some(request) = again.take() else { return };
+            let used = result.as_ref().map(|merged| merged.fuel_used);
+            request.payers.charge(used, service.0.clock.now().mono_us);
             match result {
                 Ok(merged) => {
                     #[allow(clippy::cast_precision_loss)] // A histogram's value.

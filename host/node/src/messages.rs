@@ -5,6 +5,7 @@
 //! third queue is unbounded, because these messages must not be lost: results that the shard waits for, and news of
 //! peers and of the catalog. Their number is bounded by what the shard has asked for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -21,17 +22,19 @@ use rejoin_core::shard::handoff::Held;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
+use rejoin_proto::exchange::Sum;
 use rejoin_proto::layout_request::LayoutChanges;
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorReply, NodeId, PartitionId, Ring, TenantId};
+use rejoin_proto::{BucketId, ErrorReply, NodeId, PartitionId, Ring, TenantId};
 use rejoin_store::{CommitSeq, Stats};
 use rejoin_wire::{Class, Sender};
 
+use crate::metering::InFlight;
 use crate::ring::RingAnswer;
 
 /// An entry of a shard's bounded inbox.
 pub(crate) enum InboxItem {
-    Client(ClientRequest, Sender, InboxPermit),
+    Client(ClientRequest, Sender, InboxPermit, InFlight),
     Peer(NodeId, PeerEnvelope, InboxPermit),
     /// Receipts for answers that a client has.
     Settled(Vec<Receipt>),
@@ -90,6 +93,8 @@ pub(crate) struct ShardReport {
     /// Entries in the inbox.
     pub(crate) waiting: usize,
     pub(crate) exchange: ExchangeStatus,
+    /// What it has of each bucket.
+    pub(crate) buckets: BTreeMap<BucketId, Sum>,
 }
 
 /// The queues of a shard, for the other tasks of the node.

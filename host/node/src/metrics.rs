@@ -9,9 +9,11 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use rejoin_core::exchange::{ExchangeStatus, PairStatus, WalkCounts};
 use rejoin_core::members::Counters;
 use rejoin_proto::NodeId;
+use rejoin_proto::exchange::Sum;
 
 use crate::lock::lock;
 use crate::messages::ShardReport;
+use crate::metering::Totals;
 
 /// Upper bounds of the latency buckets, in seconds.
 const SECONDS: &[f64] =
@@ -46,6 +48,17 @@ pub(crate) struct NodeReport {
     pub(crate) plugins_quarantined: usize,
     pub(crate) memo_hits: u64,
     pub(crate) memo_misses: u64,
+}
+
+/// What the tenants of one label use.
+#[derive(Default)]
+pub(crate) struct TenantFigures {
+    pub(crate) totals: Totals,
+    pub(crate) connections: u64,
+    /// This node's copies.
+    pub(crate) stored: Sum,
+    pub(crate) soft_reached: u64,
+    pub(crate) hard_reached: u64,
 }
 
 static METADATA: Metadata<'static> = Metadata::new("rejoin", Level::INFO, None);
@@ -134,6 +147,7 @@ impl Metrics {
             ("rejoin_holdings_offered_total", core.objects_offered),
             ("rejoin_holdings_sent_total", core.objects_handed_over),
             ("rejoin_holdings_dropped_total", core.objects_dropped),
+            ("rejoin_objects_reaped_total", core.objects_reaped),
             ("rejoin_views_compared_total", core.views_compared),
             ("rejoin_views_different_total", core.views_different),
             ("rejoin_quarantines_total", core.quarantines),
@@ -210,6 +224,33 @@ impl Metrics {
         self.recorder
             .register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA)
             .absolute(report.memo_misses);
+    }
+
+    /// Sets what tenants use. Their labels are bounded by who makes them.
+    pub(crate) fn tenants(&self, figures: &BTreeMap<String, TenantFigures>) {
+        for (tenant, of) in figures {
+            let label = || vec![Label::new("tenant", tenant.clone())];
+            let TenantFigures { totals, stored, .. } = of;
+            for (metric, value) in [
+                ("rejoin_tenant_requests_total", totals.requests),
+                ("rejoin_tenant_refused_total", totals.refused),
+                ("rejoin_tenant_bytes_in_total", totals.bytes_in),
+                ("rejoin_tenant_bytes_out_total", totals.bytes_out),
+                ("rejoin_tenant_fuel_total", totals.fuel),
+            ] {
+                self.recorder.register_counter(&Key::from_parts(metric, label()), &METADATA).absolute(value);
+            }
+            for (metric, value) in [
+                ("rejoin_tenant_in_flight", totals.in_flight),
+                ("rejoin_tenant_connections", of.connections),
+                ("rejoin_tenant_stored_objects", stored.count),
+                ("rejoin_tenant_stored_bytes", stored.bytes),
+                ("rejoin_tenant_soft_limits_reached", of.soft_reached),
+                ("rejoin_tenant_hard_limits_reached", of.hard_reached),
+            ] {
+                self.gauge(Key::from_parts(metric, label()), value);
+            }
+        }
     }
 
     /// Sets what the node thinks of its peers, and what it has done to find out.

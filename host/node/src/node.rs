@@ -42,7 +42,7 @@ use crate::secret::Secret;
 use crate::sessions::Sessions;
 use crate::sizes::Sizes;
 use crate::view::NodeView;
-use crate::{admin_access, drain, http, peers, renewal, run, syncing};
+use crate::{admin_access, drain, http, peers, quotas, renewal, run, syncing};
 
 /// A connection between nodes that receives nothing for this long is closed.
 const PEER_IDLE: Duration = Duration::from_secs(4);
@@ -169,6 +169,7 @@ impl Node {
             failures: failures_in,
             connection_numbers: AtomicU64::new(0),
             sessions: Sessions::default(),
+            metering: Arc::default(),
             session_numbers: AtomicU64::new(0),
             stopping: SetOnce::new(),
             released_by: watch::Sender::default(),
@@ -238,6 +239,7 @@ impl Node {
             clock: self.ctx.clock,
             view: self.ctx.cluster_view(),
             plugins: self.ctx.plugins.clone(),
+            metering: self.ctx.metering.clone(),
             metrics: self.ctx.metrics.clone(),
             syncs: syncing::start(threads, index, opened.store.syncer(), messages.clone())
                 .map_err(StartError::Thread)?,
@@ -281,6 +283,7 @@ impl Node {
         self.tasks.spawn(run::supervised("membership", ctx.failures.clone(), members));
         self.tasks.spawn(peers::reserve_handshakes(ctx.clone(), endpoint.clone()));
         self.tasks.spawn(run::upkeep(ctx.metrics.clone()));
+        self.tasks.spawn(run::supervised("the quotas", ctx.failures.clone(), quotas::watch(ctx.clone())));
         let certificates = renewal::watch(ctx.clone(), endpoint);
         self.tasks.spawn(run::supervised("the certificates", ctx.failures.clone(), certificates));
     }

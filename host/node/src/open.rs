@@ -463,7 +463,6 @@ fn memtable_share(bytes: u64, node: NodeId, shard: u16) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_proto::{BucketId, ObjectId, VersionVector};
 
     #[test]
     fn a_first_start_is_undone_and_no_more_than_that() {

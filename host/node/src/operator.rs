@@ -12,7 +12,7 @@ use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
 use rejoin_merge::digest_of;
-use rejoin_proto::access::Scope;
+use rejoin_proto::access::{DEFAULT_TENANT, Scope};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{
     AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
@@ -24,7 +24,7 @@ use crate::context::NodeContext;
 use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::token::ROOT;
-use crate::{buckets, layouts, members};
+use crate::{buckets, layouts, members, quotas};
 
 /// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
@@ -72,6 +72,26 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
         // `audit` answers it.
         AdminRequest::Audit(_) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, "no command")),
+        AdminRequest::TenantDelete { name, .. } if name.as_str() == DEFAULT_TENANT => Reply::Error(ErrorReply::new(
+            ErrorCode::BadRequest,
+            "the tenant default is that of the cluster's operators, and cannot be deleted",
+        )),
+        AdminRequest::TenantDelete { name, after_ms } => {
+            change(ctx, wait, CatalogChange::TenantDelete(name, after_ms)).await
+        }
+        AdminRequest::TenantRestore { name } => change(ctx, wait, CatalogChange::TenantRestore(name)).await,
+        AdminRequest::BucketDelete { name, after_ms } => {
+            change(ctx, wait, CatalogChange::BucketDelete(tenant, name, after_ms)).await
+        }
+        AdminRequest::BucketRestore { name } => change(ctx, wait, CatalogChange::BucketRestore(tenant, name)).await,
+        AdminRequest::PluginDelete { digest, after_ms } => {
+            change(ctx, wait, CatalogChange::PluginDelete(tenant, digest, after_ms)).await
+        }
+        AdminRequest::PluginRestore { digest } => change(ctx, wait, CatalogChange::PluginRestore(tenant, digest)).await,
+        AdminRequest::QuotaSet { bucket, quota } => {
+            change(ctx, wait, CatalogChange::QuotaSet(tenant, bucket, quota)).await
+        }
+        AdminRequest::Usage => return Reply::Usage(quotas::usage(ctx, tenant).await),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -100,10 +120,11 @@ pub(crate) async fn change(ctx: &NodeContext, wait: Duration, change: CatalogCha
 async fn list(ctx: &NodeContext, kind: RecordKind, caller: &Caller) -> Reply {
     let Some(mut records) = records(ctx, kind, caller.tenant).await else { return Reply::Error(stopping()) };
     let limits = &caller.principal.grant.limits;
+    records.retain(|record| !is_gone(record));
     records.retain(|record| match &record.key {
         RecordKey::Bucket(_, name) => limits.admit_bucket(name),
         RecordKey::Tenant(tenant) => caller.scope() == Scope::Operator || *tenant == caller.tenant,
-        RecordKey::Plugin(..) | RecordKey::Token(..) => true,
+        RecordKey::Plugin(..) | RecordKey::Token(..) | RecordKey::Quota(..) => true,
     });
     match kind {
         RecordKind::Token => {
@@ -121,6 +142,16 @@ pub(crate) async fn records(ctx: &NodeContext, kind: RecordKind, tenant: TenantI
     let (answer, listed) = oneshot::channel();
     let _ = ctx.catalog.send(CatalogRequest::List(kind, tenant, answer));
     listed.await.ok()
+}
+
+/// Whether a record is of something that is gone.
+fn is_gone(record: &Record) -> bool {
+    match &record.body {
+        RecordBody::DeletedBucket { deleted, .. }
+        | RecordBody::DeletedTenant { deleted, .. }
+        | RecordBody::DeletedPlugin { deleted, .. } => deleted.reaped,
+        _ => false,
+    }
 }
 
 fn token_status(ctx: &NodeContext, record: Record) -> Option<TokenStatus> {

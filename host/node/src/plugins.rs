@@ -63,7 +63,9 @@ struct PluginTable {
     wanted: BTreeSet<PluginDigest>,
     /// The other named plugins: no bucket uses them, and others were pushed since.
     removed: BTreeSet<PluginDigest>,
-    /// The removed plugins whose module may still be on the disk.
+    /// The plugins that were deleted, or whose tenant is gone, and that no other tenant has.
+    deleted: BTreeSet<PluginDigest>,
+    /// The removed and deleted plugins whose module may still be on the disk.
     to_remove: BTreeSet<PluginDigest>,
     /// Pushes under way at this node, by plugin.
     pushing: BTreeMap<PluginDigest, usize>,
@@ -112,7 +114,8 @@ impl PluginTable {
         let removed: BTreeSet<PluginDigest> = unused.iter().take(surplus).map(|(_, _, digest)| *digest).collect();
         self.wanted = self.named.keys().filter(|digest| !removed.contains(digest)).copied().collect();
         self.to_remove.extend(removed.difference(&self.removed));
-        self.to_remove.retain(|digest| removed.contains(digest));
+        let deleted = &self.deleted;
+        self.to_remove.retain(|digest| removed.contains(digest) || deleted.contains(digest));
         self.removed = removed;
         let Self { wanted, active, refused, shelved, .. } = self;
         refused.retain(|digest, _| wanted.contains(digest));
@@ -123,6 +126,7 @@ impl PluginTable {
     /// Notes that a push begins. Its module is kept until enough others were pushed.
     fn note_push(&mut self, digest: PluginDigest) {
         *self.pushing.entry(digest).or_default() += 1;
+        self.to_remove.remove(&digest);
         let order = self.pushed.values().max().map_or(1, |last| last + 1);
         self.pushed.insert(digest, order);
         self.pushed.retain(|_, of| *of + MAX_UNUSED_MODULES as u64 > order);
@@ -232,11 +236,20 @@ impl PluginService {
         &self.0.engine.pool
     }
 
-    /// Sets the plugins that the catalog names, with the times of their pushes, and those of them that buckets use.
-    pub(crate) fn want(&self, named: BTreeMap<PluginDigest, Hlc>, active: BTreeSet<PluginDigest>) {
+    /// Sets the plugins that the catalog names, with the times of their pushes, those of them that buckets use, and
+    /// those that were deleted.
+    pub(crate) fn want(
+        &self,
+        named: BTreeMap<PluginDigest, Hlc>,
+        active: BTreeSet<PluginDigest>,
+        mut deleted: BTreeSet<PluginDigest>,
+    ) {
         self.0.engine.queue.keep_cached(active.clone());
         let mut table = self.table();
-        (table.named, table.active) = (named, active);
+        deleted.retain(|digest| !named.contains_key(digest));
+        let gone: Vec<PluginDigest> = deleted.difference(&table.deleted).copied().collect();
+        (table.named, table.active, table.deleted) = (named, active, deleted);
+        table.to_remove.extend(gone);
         table.update_wanted();
     }
 
@@ -439,7 +452,7 @@ mod tests {
             data.modules().put(&digest(number), &module(number)).expect("there is room");
         }
         let service = service(&data);
-        service.want(named(count), BTreeSet::from([digest(3)]));
+        service.want(named(count), BTreeSet::from([digest(3)]), BTreeSet::new());
         service.load().await;
         let last = (count - bound..count).map(digest);
         assert_eq!(stored(&data), last.chain([digest(3)]).collect(), "the one that a bucket uses, and the last ones");
@@ -451,7 +464,7 @@ mod tests {
         data.modules().put(&digest(0), &module(0)).expect("there is room");
         service.load().await;
         assert!(stored(&data).contains(&digest(0)) && !stored(&data).contains(&digest(count - bound)));
-        service.want(named(count), BTreeSet::from([digest(0), digest(3)]));
+        service.want(named(count), BTreeSet::from([digest(0), digest(3)]), BTreeSet::new());
         assert!(service.missing().contains(&digest(count - bound)), "there is room for it: peers are asked");
     }
 

@@ -15,6 +15,7 @@ use rejoin_proto::client::{
     AdminRequest, ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello,
 };
 use rejoin_proto::peer::DataRequest;
+use rejoin_proto::quota::Limit;
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
 
@@ -23,7 +24,9 @@ use crate::caller::{Caller, Proof};
 use crate::context::NodeContext;
 use crate::frames::answer;
 use crate::messages::InboxItem;
-use crate::sessions::SessionPermit;
+use crate::metering::Meter;
+use crate::quotas;
+use crate::sessions::{AtLimit, SessionPermit};
 
 /// The most frames taken from a connection at once.
 const MAX_FRAMES: usize = 256;
@@ -31,6 +34,8 @@ const MAX_FRAMES: usize = 256;
 const MAX_ADMIN_REQUESTS: usize = 32;
 /// Retry delay for a client that is refused because of load, in milliseconds.
 const RETRY_AFTER_MS: u32 = 20;
+/// As [`RETRY_AFTER_MS`], for a tenant with as many connections as it may have.
+const CONNECT_AGAIN_MS: u32 = 1_000;
 /// How long a new client waits for a starting node to serve.
 const START_WAIT: Duration = Duration::from_millis(500);
 /// The answer of a node that is about to stop.
@@ -64,6 +69,7 @@ pub(crate) async fn serve(ctx: Arc<NodeContext>, connection: Connection) {
         ctx: ctx.clone(),
         sender: connection.sender(),
         number,
+        meter: ctx.metering.tenant(&ctx.cluster_view(), caller.tenant),
         caller,
         permit,
         admin_permits: Arc::new(Semaphore::new(MAX_ADMIN_REQUESTS)),
@@ -134,13 +140,22 @@ async fn authenticate<'a>(
         return refused(ErrorCode::Stopping, STOPPING);
     }
     let limit = ctx.config.clients_per_token;
-    let Some(permit) = ctx.sessions.try_admit(&caller.token_key(), limit) else {
-        let message = format!(
-            "token {} has {limit} connections to this node, which is the limit; close some, use more tokens, or raise \
-             clients_per_token",
-            caller.principal.name
-        );
-        return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
+    let tenant_limit = view.cluster.quota((caller.principal.tenant, None));
+    let tenant_limit = tenant_limit.and_then(|quota| quota.hard.get(Limit::Connections));
+    let permit = match ctx.sessions.try_admit(&caller.token_key(), limit, tenant_limit) {
+        Ok(permit) => permit,
+        Err(AtLimit::Tenant(limit)) => {
+            let tenant = caller.principal.tenant;
+            return Err(quotas::too_many_connections(&view.cluster, tenant, limit, CONNECT_AGAIN_MS));
+        }
+        Err(AtLimit::Token) => {
+            let message = format!(
+                "token {} has {limit} connections to this node, which is the limit; close some, use more tokens, or \
+                 raise clients_per_token",
+                caller.principal.name
+            );
+            return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
+        }
     };
     permit.used(now_ms);
     connection.admit();
@@ -149,6 +164,7 @@ async fn authenticate<'a>(
         cluster: ctx.cluster,
         node: ctx.config.name.clone(),
         tenant: caller.tenant_name.clone(),
+        tenant_id: caller.tenant,
         start: *ctx.start.borrow(),
         retry_window_ms: ctx.config.retry_window_ms,
         routes: view.routes(),
@@ -177,6 +193,8 @@ struct ClientSession<'a> {
     sender: Sender,
     number: u64,
     caller: Caller,
+    /// Of the caller's tenant.
+    meter: Arc<Meter>,
     permit: SessionPermit<'a>,
     /// Bounds the administrative requests under way.
     admin_permits: Arc<Semaphore>,
@@ -316,6 +334,13 @@ impl ClientSession<'_> {
     fn data(&mut self, frame: &Frame, head: RequestHead, request: DataRequest) {
         let view = self.ctx.cluster_view();
         let (bucket, key) = request.bucket_and_key();
+        let arrived_us = self.ctx.clock.now().mono_us;
+        let (tenant, named) = (self.caller.tenant, view.bucket_named(self.caller.tenant, bucket).map(|known| &**known));
+        let size = (frame.body.len(), arrived_us);
+        let in_flight = match self.ctx.metering.begin(&view, (tenant, &self.meter), named, size) {
+            Ok(in_flight) => in_flight,
+            Err(refusal) => return self.answer(frame, Reply::Error(refusal)),
+        };
         let partition = match view.partition(self.caller.tenant, bucket, key) {
             Ok(partition) => partition,
             Err(error) => return self.answer(frame, Reply::Error(error)),
@@ -323,7 +348,6 @@ impl ClientSession<'_> {
         let config = &self.ctx.config;
         let wait_ms =
             if head.deadline_ms == 0 { config.timeout_ms } else { head.deadline_ms.min(config.max_timeout_ms) };
-        let arrived_us = self.ctx.clock.now().mono_us;
         let client = ClientRequest {
             reply_to: ReplyTo { connection: self.number, request: frame.id },
             tenant: self.caller.tenant,
@@ -340,7 +364,8 @@ impl ClientSession<'_> {
             let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
             return self.answer(frame, Reply::Error(error));
         };
-        let refusal = match shard.inbox.items.try_send(InboxItem::Client(client, self.sender.clone(), permit)) {
+        let item = InboxItem::Client(client, self.sender.clone(), permit, in_flight);
+        let refusal = match shard.inbox.items.try_send(item) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => {
                 self.ctx.metrics.overloaded.increment(1);

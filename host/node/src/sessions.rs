@@ -31,6 +31,14 @@ pub(crate) struct SessionPermit<'a> {
     used_ms: Arc<AtomicU64>,
 }
 
+/// Who has as many sessions as it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AtLimit {
+    Token,
+    /// By its quota.
+    Tenant(u64),
+}
+
 impl SessionPermit<'_> {
     /// Notes that the token is used at that time.
     pub(crate) fn used(&self, now_ms: u64) {
@@ -49,25 +57,47 @@ impl Sessions {
         *self.open.borrow()
     }
 
+    /// How many sessions of a tenant's tokens are open.
+    pub(crate) fn of_tenant(&self, tenant: TenantId) -> u64 {
+        count_of(&lock(&self.by_token), tenant)
+    }
+
     /// Resolves when no session is open.
     pub(crate) async fn none(&self) {
         // Fails only when the sender is dropped, and `self` owns it.
         let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// Admits another session of that token, or `None` if the token has `limit` sessions already.
-    pub(crate) fn try_admit(&self, token: &TokenKey, limit: usize) -> Option<SessionPermit<'_>> {
+    /// Admits another session of that token, unless the token or its tenant has as many sessions as it may.
+    ///
+    /// # Errors
+    /// Which of the two.
+    pub(crate) fn try_admit(
+        &self,
+        token: &TokenKey,
+        limit: usize,
+        tenant_limit: Option<u64>,
+    ) -> Result<SessionPermit<'_>, AtLimit> {
         let mut by_token = lock(&self.by_token);
+        if let Some(most) = tenant_limit
+            && count_of(&by_token, token.0) >= most
+        {
+            return Err(AtLimit::Tenant(most));
+        }
         let count = by_token.entry(token.clone()).or_default();
         if *count >= limit {
-            return None;
+            return Err(AtLimit::Token);
         }
         *count += 1;
         drop(by_token);
         self.open.send_modify(|open| *open += 1);
         let used_ms = lock(&self.used_ms).entry(token.clone()).or_default().clone();
-        Some(SessionPermit { sessions: self, token: token.clone(), used_ms })
+        Ok(SessionPermit { sessions: self, token: token.clone(), used_ms })
     }
+}
+
+fn count_of(by_token: &BTreeMap<TokenKey, usize>, tenant: TenantId) -> u64 {
+    by_token.iter().filter(|((of, _), _)| *of == tenant).map(|(_, count)| *count as u64).sum()
 }
 
 impl Drop for SessionPermit<'_> {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use rejoin_core::tenants::TenantNames;
 use rejoin_proto::access::{DEFAULT_TENANT, Grant, Scope, TokenText};
 use rejoin_proto::catalog::{OldSecret, Record, RecordBody, RecordKey};
 use rejoin_proto::{Name, TenantId};
@@ -50,6 +51,8 @@ pub(crate) struct Certificate {
     pub(crate) tenant: Name,
     pub(crate) scope: Scope,
     pub(crate) name: Name,
+    /// When it was made, in milliseconds since 1970.
+    pub(crate) issued_ms: u64,
     /// When it ends, in milliseconds since 1970.
     pub(crate) until_ms: u64,
 }
@@ -70,10 +73,12 @@ pub(crate) struct Tokens {
     known: BTreeMap<(TenantId, Name), Known>,
     /// The names of certificates that are refused.
     barred: BTreeSet<(TenantId, Name)>,
+    tenants: TenantNames,
 }
 
 impl Tokens {
-    pub(crate) fn new<'a>(secret: &Secret, records: impl IntoIterator<Item = &'a Record>) -> Self {
+    pub(crate) fn new<'a>(secret: &Secret, records: impl IntoIterator<Item = &'a Record> + Clone) -> Self {
+        let tenants = TenantNames::new(records.clone());
         let (mut known, mut barred) = (BTreeMap::new(), BTreeSet::new());
         for record in records {
             let RecordKey::Token(tenant, name) = &record.key else { continue };
@@ -87,14 +92,14 @@ impl Tokens {
             }
         }
         let hash = |root: String| blake3::hash(root.rsplit(':').next().unwrap_or_default().as_bytes());
-        Self { roots: secret.root_tokens().map(hash).collect(), known, barred }
+        Self { roots: secret.root_tokens().map(hash).collect(), known, barred, tenants }
     }
 
     /// The owner of a token, or `None` if it is wrong, unknown, expired or revoked. The caller cannot tell which.
     pub(crate) fn check(&self, token: &str, now_ms: u64) -> Option<Principal> {
         let TokenText { tenant, name, secret } = TokenText::parse(token)?;
         let is_root = tenant.as_str() == DEFAULT_TENANT && name.as_str() == ROOT;
-        let tenant = TenantId::from_name(&tenant);
+        let tenant = self.tenants.get(&tenant);
         let hash = blake3::hash(secret.as_bytes());
         if is_root {
             let grant = Grant::of(Scope::Operator);
@@ -115,9 +120,11 @@ impl Tokens {
 
     /// The owner of a certificate, which TLS has verified; `None` if it has ended or is revoked.
     pub(crate) fn certified(&self, certificate: &Certificate, now_ms: u64) -> Option<Principal> {
-        let Certificate { tenant, scope, name, until_ms } = certificate;
-        let tenant = TenantId::from_name(tenant);
-        let is_taken = now_ms < *until_ms && !self.barred.contains(&(tenant, name.clone()));
+        let Certificate { tenant, scope, name, issued_ms, until_ms } = certificate;
+        // One that was made for an earlier tenant of the name is none of this one's.
+        let is_of_tenant = *issued_ms >= self.tenants.since_ms(tenant);
+        let tenant = self.tenants.get(tenant);
+        let is_taken = is_of_tenant && now_ms < *until_ms && !self.barred.contains(&(tenant, name.clone()));
         let (name, grant, until_ms) = (name.clone(), Grant::of(*scope), Some(*until_ms));
         is_taken.then_some(Principal { name, tenant, grant, until_ms })
     }
@@ -128,6 +135,7 @@ mod tests {
     use super::*;
     use rejoin_proto::Hlc;
     use rejoin_proto::access::MAX_TOKEN_BYTES;
+    use rejoin_proto::catalog::Deleted;
 
     const NOW_MS: u64 = 1_000;
 
@@ -198,7 +206,7 @@ mod tests {
     fn a_certificate_is_taken_until_it_ends_or_its_name_is_barred() {
         let certificate = |tenant: &str| {
             let (tenant, scope, until_ms) = (name(tenant), Scope::TenantAdmin, NOW_MS + 1);
-            Certificate { tenant, scope, name: name("app"), until_ms }
+            Certificate { tenant, scope, name: name("app"), issued_ms: 0, until_ms }
         };
         let shop = certificate("shop");
         let known = tokens(body("s3cret", None));
@@ -209,6 +217,30 @@ mod tests {
         let barred = tokens(RecordBody::Token { grant, secret_hash, before, revoked: true, barred: true });
         assert_eq!(barred.certified(&shop, NOW_MS), None);
         assert!(barred.certified(&certificate("other"), NOW_MS).is_some(), "that of another tenant");
+    }
+
+    #[test]
+    fn a_name_used_again_is_opened_by_nothing_that_was_made_before() {
+        let (shop, next) = (name("shop"), TenantId::of_incarnation(&name("shop"), 1));
+        let record = |key, body| Record { key, version: 3, stamp: Hlc(1), body };
+        let deleted = Deleted { reap_ms: 500, reaped: true };
+        let gone = RecordBody::DeletedTenant { name: shop.clone(), deleted };
+        let token = |tenant, secret| record(RecordKey::Token(tenant, name("app")), body(secret, None));
+        let known = |records: &[Record]| Tokens::new(&Secret::from_file(&[7; 32]).unwrap(), records);
+        let first = TenantId::from_name(&shop);
+        let gone = [record(RecordKey::Tenant(first), gone), token(first, "old")];
+        let again = record(RecordKey::Tenant(next), RecordBody::Tenant { name: shop.clone() });
+        let [deleted, again] = [known(&gone), known(&[gone.as_slice(), &[again, token(next, "new")]].concat())];
+        let owner = |known: &Tokens, text| known.check(text, NOW_MS).map(|principal| principal.tenant);
+        // Whether its tenant is still there is not asked of the token.
+        assert_eq!(owner(&deleted, "shop/app:old"), Some(first));
+        assert_eq!([owner(&again, "shop/app:old"), owner(&again, "shop/app:new")], [None, Some(next)]);
+        let certified = |issued_ms| {
+            let (tenant, scope) = (shop.clone(), Scope::ReadOnly);
+            let certificate = Certificate { tenant, scope, name: name("app"), issued_ms, until_ms: NOW_MS + 1 };
+            again.certified(&certificate, NOW_MS).map(|principal| principal.tenant)
+        };
+        assert_eq!([certified(499), certified(500)], [None, Some(next)]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The records of the catalog: tenants, buckets, plugins and tokens. Every node holds all of them.
 
+use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +11,7 @@ use crate::codec::Versioned;
 use crate::hlc::Hlc;
 use crate::id::{BucketId, Name, PluginDigest, TenantId};
 use crate::layout::MAX_OWNERS;
+use crate::quota::Quota;
 
 /// The default of [`BucketProps::value_bytes`].
 pub const DEFAULT_VALUE_BYTES: u32 = 1024 * 1024;
@@ -25,6 +28,8 @@ pub const MAX_MODULE_BYTES: u64 = 2 * 1024 * 1024;
 pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
 /// The most bytes of the reason for a plugin's quarantine.
 pub const MAX_QUARANTINE_BYTES: usize = 512;
+/// The most times that the name of a deleted bucket or tenant is used again.
+pub const MAX_PAST: usize = 32;
 
 /// Fuel does not grow beyond this many bytes of inputs: the largest object of a bucket with the defaults.
 pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u64;
@@ -244,6 +249,8 @@ pub enum RecordKey {
     Plugin(TenantId, PluginDigest),
     /// A token, by tenant and name.
     Token(TenantId, Name),
+    /// The quota of a tenant, or of one of its buckets.
+    Quota(TenantId, Option<BucketId>),
 }
 
 /// The content of a record.
@@ -260,6 +267,8 @@ pub enum RecordBody {
         id: BucketId,
         /// Its properties.
         props: BucketProps,
+        /// The buckets that had the name before, and are reaped; at most [`MAX_PAST`].
+        past: Vec<BucketId>,
     },
     /// A plugin that was pushed.
     Plugin {
@@ -290,6 +299,53 @@ pub enum RecordBody {
         /// Certificates of this name are refused, for good.
         barred: bool,
     },
+    /// A bucket that was deleted. Its name can be used again once it is reaped, by a bucket of another id.
+    DeletedBucket {
+        /// Its id.
+        id: BucketId,
+        /// What it is restored with.
+        props: BucketProps,
+        /// As in [`RecordBody::Bucket`].
+        past: Vec<BucketId>,
+        /// How far it is gone.
+        deleted: Deleted,
+    },
+    /// A tenant that was deleted, with all that it has. Its name can be used again once it is reaped, by a tenant of
+    /// another id.
+    DeletedTenant {
+        /// Its name.
+        name: Name,
+        /// How far it is gone.
+        deleted: Deleted,
+    },
+    /// A plugin that was deleted. Its module is kept until it is reaped, and it can be pushed again.
+    DeletedPlugin {
+        /// As in [`RecordBody::Plugin`].
+        name: Name,
+        /// As in [`RecordBody::Plugin`].
+        version: String,
+        /// As in [`RecordBody::Plugin`].
+        bytes: u64,
+        /// As in [`RecordBody::Plugin`].
+        self_causal: bool,
+        /// As in [`RecordBody::Plugin`].
+        validates: bool,
+        /// As in [`RecordBody::Plugin`].
+        quarantined: Option<String>,
+        /// How far it is gone.
+        deleted: Deleted,
+    },
+    /// A quota.
+    Quota(Box<Quota>),
+}
+
+/// When what was deleted is reaped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Until then it can be restored, in milliseconds since 1970.
+    pub reap_ms: u64,
+    /// Its objects are removed, or being removed.
+    pub reaped: bool,
 }
 
 /// The secret that a token had before its rotation.

@@ -1,6 +1,7 @@
 //! Messages between clients and nodes: a hello in each direction on the control stream, then requests and replies,
 //! matched by frame id.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -13,10 +14,11 @@ use crate::audit::{AuditPage, AuditRequest};
 use crate::catalog::{BucketProps, Quorum, Record};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
-use crate::id::{ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId};
+use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
 use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
+use crate::quota::{Limit, Quota};
 use crate::ring::Ring;
 
 /// The protocol version of this release.
@@ -54,8 +56,10 @@ pub struct ServerHello {
     pub cluster: ClusterId,
     /// The name of the node.
     pub node: Name,
-    /// The tenant whose data the requests are about. Its id is part of the place of each key.
+    /// The tenant whose data the requests are about.
     pub tenant: Name,
+    /// Its id, which is part of the place of each key.
+    pub tenant_id: TenantId,
     /// See [`StartId`].
     pub start: StartId,
     /// The node recognises retries of a write for this many milliseconds after the first attempt.
@@ -342,6 +346,51 @@ pub enum AdminRequest {
     },
     /// A part of the audit log of this node.
     Audit(AuditRequest),
+    /// Disables a tenant, and reaps all that it has later.
+    TenantDelete {
+        /// Any but `default`.
+        name: Name,
+        /// For how long it can be restored, in milliseconds.
+        after_ms: u64,
+    },
+    /// Undoes the deletion of a tenant that is not reaped.
+    TenantRestore {
+        /// A deleted one.
+        name: Name,
+    },
+    /// Disables a bucket, and reaps its objects later.
+    BucketDelete {
+        /// A bucket of the tenant.
+        name: Name,
+        /// For how long it can be restored, in milliseconds.
+        after_ms: u64,
+    },
+    /// Undoes the deletion of a bucket that is not reaped.
+    BucketRestore {
+        /// A deleted one.
+        name: Name,
+    },
+    /// Deletes a plugin that no bucket of the tenant uses.
+    PluginDelete {
+        /// A plugin of the tenant.
+        digest: PluginDigest,
+        /// For how long it can be restored, in milliseconds.
+        after_ms: u64,
+    },
+    /// Undoes the deletion of a plugin that is not reaped.
+    PluginRestore {
+        /// A deleted one.
+        digest: PluginDigest,
+    },
+    /// What the tenant uses at the answering node.
+    Usage,
+    /// Sets the quota of the tenant, or of one of its buckets.
+    QuotaSet {
+        /// A bucket of the tenant. `None`: all of them together.
+        bucket: Option<Name>,
+        /// The whole quota: what it does not name is not limited.
+        quota: Box<Quota>,
+    },
 }
 
 /// A kind of record.
@@ -355,6 +404,8 @@ pub enum RecordKind {
     Plugin,
     /// Tokens.
     Token,
+    /// Quotas.
+    Quota,
 }
 
 /// One token, as the answering node sees it. Neither its secret nor a hash of it is told.
@@ -370,6 +421,55 @@ pub struct TokenStatus {
     pub revoked: bool,
     /// When a client last used it at the answering node, in milliseconds since 1970, if one did since that started.
     pub last_used_ms: Option<u64>,
+}
+
+/// What a tenant uses at a node, and has used since the node started.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct TenantUsage {
+    /// Requests for objects that were taken.
+    pub requests: u64,
+    /// Requests for objects, and merges, that were refused because of a quota.
+    pub refused: u64,
+    /// Bytes of the requests that were taken.
+    pub bytes_in: u64,
+    /// Bytes of the replies to them.
+    pub bytes_out: u64,
+    /// Fuel of merges.
+    pub fuel: u64,
+    /// Connections of clients now.
+    pub connections: u64,
+    /// Requests under way now.
+    pub in_flight: u64,
+    /// What the node stores of each bucket.
+    pub buckets: Vec<BucketUsage>,
+    /// The limits of the tenant and its buckets that are reached, as the node sees it.
+    pub reached: Vec<ReachedLimit>,
+}
+
+/// A limit that is reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReachedLimit {
+    /// A bucket's. `None`: the tenant's own.
+    pub bucket: Option<Name>,
+    /// What is limited.
+    pub limit: Limit,
+    /// Whether more is refused; else it is only said.
+    pub hard: bool,
+    /// How much there may be.
+    pub most: u64,
+    /// How much there is.
+    pub used: u64,
+}
+
+/// What a node has of a bucket: its own copies.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketUsage {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Copies of objects, deleted ones with a tombstone among them.
+    pub objects: u64,
+    /// Bytes of their rows.
+    pub bytes: u64,
 }
 
 /// One node, as the answering node sees it.
@@ -580,6 +680,8 @@ pub enum Reply {
     Tokens(Vec<TokenStatus>),
     /// To [`AdminRequest::Audit`].
     Audit(AuditPage),
+    /// To [`AdminRequest::Usage`].
+    Usage(TenantUsage),
 }
 
 /// A reply, and what every reply carries.

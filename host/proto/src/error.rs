@@ -52,6 +52,8 @@ pub enum ErrorCode {
     InvalidValue,
     /// The node does not serve clients now; another node may. Nothing was done.
     NotServing,
+    /// A quota of the tenant or bucket is used up. Nothing was done; it may be possible after the given time.
+    QuotaExceeded,
 }
 
 impl ErrorCode {
@@ -87,7 +89,7 @@ pub struct ErrorReply {
     pub code: ErrorCode,
     /// For people: what happened, and what to do.
     pub message: String,
-    /// With [`ErrorCode::Overloaded`]: milliseconds to wait, else 0.
+    /// With [`ErrorCode::Overloaded`] and [`ErrorCode::QuotaExceeded`]: milliseconds to wait, else 0.
     pub retry_after_ms: u32,
     /// With a quorum error: answers needed, else 0.
     pub needed: u8,

@@ -99,6 +99,20 @@ impl TenantId {
         let hash = blake3::derive_key("rejoin 2026 tenant id", name.as_str().as_bytes());
         Self(first_u64(&hash))
     }
+
+    /// The id of an incarnation of the tenant of that name: one that was deleted and reaped keeps its id for ever, and
+    /// the next of its name has another one. The first is 0, and has the id of [`TenantId::from_name`].
+    #[must_use]
+    pub fn of_incarnation(name: &Name, incarnation: u8) -> Self {
+        if incarnation == 0 {
+            return Self::from_name(name);
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("rejoin 2026 tenant id");
+        hasher.update(name.as_str().as_bytes());
+        // The zero byte marks the end of the name: no name contains it.
+        hasher.update(&[0, incarnation]);
+        Self(first_u64(hasher.finalize().as_bytes()))
+    }
 }
 
 /// A bucket. The upper half, its *place*, is derived from tenant and name: keys are placed by it, so that a client

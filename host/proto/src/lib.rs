@@ -18,7 +18,8 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`access`], [`context`], [`client`], [`layout_request`], [`audit`], [`peer`], [`exchange`], [`error`], [`fault`],
+//! [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`peer`], [`exchange`], [`error`],
+//! [`fault`],
 //! [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -43,6 +44,7 @@ pub mod layout;
 pub mod layout_request;
 pub mod object;
 pub mod peer;
+pub mod quota;
 pub mod ring;
 
 pub use address::{Address, BadAddress};

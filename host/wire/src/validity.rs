@@ -32,6 +32,12 @@ impl Validity {
         Self::days(now, years.saturating_mul(365).min(36_500))
     }
 
+    /// The second at which it was made, if it was made as [`Validity::days`] does.
+    #[must_use]
+    pub fn issued(&self) -> u64 {
+        self.from.saturating_add(DAY)
+    }
+
     /// The last second as a system time.
     #[must_use]
     pub fn end(&self) -> SystemTime {

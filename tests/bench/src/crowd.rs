@@ -77,7 +77,7 @@ impl Crowd {
         let all: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let layout = placement::bootstrap(nodes, PARTITIONS).expect("a layout");
         let id = BucketId::derive(TENANT, &bucket(), 0);
-        let body = RecordBody::Bucket { id, props: BucketProps::default() };
+        let body = RecordBody::Bucket { id, props: BucketProps::default(), past: Vec::new() };
         let record = Record { key: RecordKey::Bucket(TENANT, bucket()), version: 1, stamp: Hlc::default(), body };
         let used: BTreeSet<PartitionId> = (0..USED).map(|at| PartitionId(at * (PARTITIONS as u16 / USED))).collect();
         let owners = |partition: PartitionId| layout.owners(partition, 3).map(|node| node.id).collect::<Vec<NodeId>>();

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use rejoin_client::admin::{BucketProps, Scope};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
@@ -80,4 +82,86 @@ async fn tenants_share_a_cluster_and_restarts_keep_them_apart() {
         let read = client.bucket::<Bytes>("notes").unwrap().get("k").await.unwrap();
         assert_eq!(read.value.as_deref(), Some(tenant.as_bytes()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_bucket_frees_every_disk_and_its_name_is_used_again() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    let mut writes = JoinSet::new();
+    for key in 0..600_u64 {
+        let write = bucket.put(key.to_be_bytes(), noise(key)).create().w(3);
+        writes.spawn(async move { write.await.map(drop) });
+        if writes.len() >= 32 {
+            writes.join_next().await.unwrap().unwrap().unwrap();
+        }
+    }
+    while let Some(written) = writes.join_next().await {
+        written.unwrap().unwrap();
+    }
+    let plan = cluster.rejoin(&["bucket", "delete", "plain", "--dry-run", "--json"]).done().json();
+    assert!(plan["objects"] == 1_800 && plan["reap_ms"].is_null(), "{plan}");
+    assert!(plan["bytes"].as_u64().is_some_and(|bytes| bytes > 1_800 * 20_000), "{plan}");
+    cluster.rejoin(&["bucket", "delete", "plain"]).said(2, "--yes is missing");
+    let full: Vec<u64> = (0..3).map(|index| taken(&cluster.data(index))).collect();
+    assert!(full.iter().all(|bytes| *bytes > 600 * 20_000), "{full:?}");
+    // One node is away when it is deleted, reaped and made again.
+    drop(cluster.take(2));
+    let deleted = cluster.rejoin(&["bucket", "delete", "plain", "--yes", "--after", "1s", "--json"]).done().json();
+    assert!(deleted["reap_ms"].is_u64(), "{deleted}");
+    let begun = Instant::now();
+    for index in 0..2 {
+        has_room(&cluster, index).await;
+    }
+    println!("two disks of {full:?} bytes were free {:?} after the deletion", begun.elapsed());
+    cluster.rejoin(&["bucket", "create", "plain"]).done();
+    cluster.rejoin(&["put", "plain", "k", "new"]).done();
+    cluster.spawn(2);
+    cluster.together().await;
+    has_room(&cluster, 2).await;
+    let third = cluster.pinned(2).await.bucket::<Bytes>("plain").unwrap();
+    assert_eq!(third.get("k").await.unwrap().value.as_deref(), Some(&b"new"[..]));
+    for key in (0..600_u64).step_by(50) {
+        assert!(!third.get(key.to_be_bytes()).await.unwrap().is_found(), "{key}");
+    }
+    let usage = cluster.rejoin(&["tenant", "usage", "default", "--json"]).done().json();
+    assert!(usage[0]["stored_objects"] == 3 && usage[0]["nodes"] == 3, "{usage}");
+}
+
+/// Bytes that a node without objects takes at most: 4.2 MB of ballast, and a first segment for each of its shards.
+const LITTLE: u64 = 8 << 20;
+
+async fn has_room(cluster: &Cluster, index: usize) {
+    rejoin_test_cluster::within(Duration::from_secs(60), "the disk has room again", async || {
+        match taken(&cluster.data(index)) {
+            left if left < LITTLE => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+}
+
+/// Bytes of blocks that a directory takes on the disk.
+fn taken(dir: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    // Files come and go meanwhile.
+    let of = |entry: std::io::Result<std::fs::DirEntry>| match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
+        Ok((found, entry)) if found.is_dir() => taken(&entry.path()),
+        Ok((found, _)) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    std::fs::read_dir(dir).map_or(0, |entries| entries.map(of).sum())
+}
+
+/// 20 kB that do not compress.
+fn noise(key: u64) -> Vec<u8> {
+    let mut state = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let word = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()
+    };
+    (0..2_500).flat_map(word).collect()
 }

@@ -17,6 +17,8 @@ mod contacts;
 mod control;
 #[path = "../../../host/core/tests/machines/copies.rs"]
 mod copies;
+#[path = "../../../host/core/tests/machines/deletions.rs"]
+mod deletions;
 #[path = "../../../host/core/tests/machines/exchange.rs"]
 mod exchange;
 #[path = "../../../host/core/tests/machines/faults.rs"]
@@ -37,6 +39,8 @@ mod limits;
 mod links;
 #[path = "../../../host/core/tests/machines/members.rs"]
 mod members;
+#[path = "../../../host/core/tests/machines/quotas.rs"]
+mod quotas;
 #[path = "../../../host/core/tests/machines/reads.rs"]
 mod reads;
 #[path = "../../../host/core/tests/machines/replicas.rs"]
@@ -127,6 +131,23 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
+        Rule::ReapingWaitsForItsTime => deletions::a_bucket_is_reaped_at_its_time_and_its_name_is_free_then,
+        Rule::WhatIsReapedStaysReaped => deletions::an_id_that_was_reaped_is_served_under_no_name,
+        Rule::NamesUsedAgainHaveNewIds | Rule::PastBucketsAreNoRivals => {
+            deletions::a_name_that_is_used_again_means_another_bucket_and_nobody_brings_the_old_one_back
+        }
+        Rule::RestorationsWinOverReapings => deletions::a_restoration_wins_over_a_reaping_that_did_not_know_of_it,
+        Rule::NamesAreOfTheirLastTenant => {
+            deletions::a_tenant_is_deleted_and_restored_and_its_name_is_that_of_another_one_later
+        }
+        Rule::DebtsArePaidFirst => quotas::what_was_used_before_it_was_counted_is_owed,
+        Rule::PluginsAreWithinTheirQuota => quotas::a_tenant_pushes_no_more_plugins_than_its_quota_allows,
+        Rule::WhatIsDeletedIsNotServed => {
+            deletions::a_deleted_bucket_and_all_buckets_of_a_deleted_tenant_are_not_served
+        }
+        Rule::RatesAreKept => quotas::a_rate_lets_through_what_it_says_and_tells_when_to_come_back,
+        Rule::QuotasComeBeforeTheMint => quotas::a_full_bucket_refuses_new_objects_and_siblings_and_nothing_is_written,
+        Rule::FullBucketsCanBeEmptied => quotas::a_full_bucket_takes_deletes_and_writes_that_replace_everything,
         Rule::OtherTenantsAreClosed => access::nothing_but_an_operator_reaches_another_tenant_or_the_cluster,
         Rule::NobodyGrantsWhatHeLacks => {
             access::a_tenants_administrator_neither_makes_nor_takes_over_an_operators_token

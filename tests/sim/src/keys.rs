@@ -209,7 +209,7 @@ impl Keys {
             key: RecordKey::Bucket(tenant(), bucket.name.clone()),
             version: 1,
             stamp: Hlc::default(),
-            body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone() },
+            body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone(), past: Vec::new() },
         };
         let plugin = |bucket: &Bucket| {
             let plugin = bucket.props.plugin?.plugin;

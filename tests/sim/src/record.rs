@@ -131,7 +131,7 @@ impl Recorder {
     /// A node has a new view of its catalog. A bucket must keep the number of its copies, or its keys would move.
     pub(crate) fn buckets_seen<'a>(&mut self, node: NodeIndex, records: impl Iterator<Item = &'a Record>) {
         for record in records {
-            let RecordBody::Bucket { id, props } = &record.body else { continue };
+            let RecordBody::Bucket { id, props, .. } = &record.body else { continue };
             let first = *self.copies.entry(*id).or_insert(props.n);
             if first != props.n && self.catalog.is_empty() {
                 self.catalog.push(format!("n{node} sees {id} with {} copies, which had {first} before", props.n));

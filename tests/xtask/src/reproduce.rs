@@ -85,8 +85,9 @@ fn difference(first: &[u8], second: &[u8]) -> Option<String> {
 
 /// Copies what git knows of the tree, as it is now.
 fn copy(root: &Path, to: &Path) -> Result<(), String> {
-    let output = command(&"git".into(), root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let output = output.output().map_err(|why| format!("git could not be started: {why}"))?;
+    let mut listing = command(&"git".into(), root);
+    listing.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let output = listing.output().map_err(|why| format!("git could not be started: {why}"))?;
     if !output.status.success() {
         return Err(format!("git ls-files failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }

@@ -1,4 +1,4 @@
-//! `bucket create|list|show|set`.
+//! `bucket create|list|show|set|quota|delete|restore`.
 
 use rejoin_client::admin::{BucketInfo, BucketProps, Durability, LayoutStatus, Name, activation};
 
@@ -6,10 +6,12 @@ use crate::args::{BucketCommand, PropsArgs};
 use crate::commands::json::{Bucket, Count};
 use crate::commands::layout::{change_lines, copies_text};
 use crate::commands::layout_json::{BucketChangeJson, ShownBucket};
+use crate::commands::{delete, quota};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
+use crate::quota_args::TenantQuotaArgs;
 use crate::values::{PluginChoice, Ttl};
 
 pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand) -> Result<(), Failure> {
@@ -44,6 +46,17 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             let bucket = admin.bucket(&name).await?;
             // A change of its copies is one of layout.
             show(out, &bucket, &admin.layout().await?)
+        }
+        BucketCommand::Delete { name, how } => delete::bucket(global, out, &name, how).await,
+        BucketCommand::Restore { name } => {
+            let bucket = connect(global).await?.admin().restore_bucket(&name).await?;
+            delete::restored("bucket", &name, &bucket.behind);
+            Ok(())
+        }
+        BucketCommand::Quota { name, limits } => {
+            let admin = connect(global).await?.admin();
+            let bucket = admin.bucket(&name).await?;
+            quota::run(&admin, out, Some(&bucket), limits.wish(TenantQuotaArgs::default())).await
         }
         BucketCommand::Set { name, version, props } => {
             let admin = connect(global).await?.admin();
@@ -156,11 +169,11 @@ fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
         let plugin = bucket.plugin.map_or_else(|| "-".to_owned(), |digest| digest[..12].to_owned());
         let mut row = vec![bucket.name, bucket.n.to_string()];
         row.extend(counts.iter().map(ToString::to_string));
-        row.extend([bucket.durability.to_owned(), plugin, yes_or_no(bucket.validates).to_owned()]);
+        row.extend([bucket.durability.to_owned(), plugin, yes_or_no(bucket.validates).to_owned(), bucket.state]);
         row
     };
     out.table(
-        &["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates"],
+        &["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates", "state"],
         rows.into_iter().map(row).collect(),
     )
 }

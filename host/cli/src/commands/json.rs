@@ -225,6 +225,11 @@ pub(crate) struct Bucket {
     pub(crate) fuel: u64,
     pub(crate) memory_bytes: u32,
     pub(crate) fold_delay_ms: u64,
+    /// Until when it can be restored, if it is deleted.
+    pub(crate) reap_ms: Option<u64>,
+    /// For people.
+    #[serde(skip)]
+    pub(crate) state: String,
 }
 
 /// A number, or the word `quorum`.
@@ -280,6 +285,8 @@ impl From<&BucketInfo> for Bucket {
             fuel: props.fuel,
             memory_bytes: props.memory_bytes,
             fold_delay_ms: props.fold_delay_ms,
+            reap_ms: bucket.deleted.map(|deleted| deleted.reap_ms),
+            state: super::delete::state(bucket.deleted),
         }
     }
 }
@@ -294,8 +301,13 @@ pub(crate) struct Plugin {
     pub(crate) self_causal: bool,
     /// Why its merges are not run; null if they are.
     pub(crate) quarantined: Option<String>,
+    /// Until when it can be restored, if it is deleted.
+    pub(crate) reap_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
+    /// For people.
+    #[serde(skip)]
+    pub(crate) state: String,
 }
 
 impl From<&PluginInfo> for Plugin {
@@ -307,7 +319,13 @@ impl From<&PluginInfo> for Plugin {
             bytes: plugin.bytes,
             self_causal: plugin.self_causal,
             quarantined: plugin.quarantined.clone(),
+            reap_ms: plugin.deleted.map(|deleted| deleted.reap_ms),
             file: None,
+            state: match (plugin.deleted, &plugin.quarantined) {
+                (None, None) => "good".to_owned(),
+                (None, Some(_)) => "quarantined".to_owned(),
+                (deleted, _) => super::delete::state(deleted),
+            },
         }
     }
 }

@@ -8,6 +8,7 @@ use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, Modul
 
 use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
+use crate::commands::delete;
 use crate::commands::json::Plugin;
 use crate::commands::{laws, new};
 use crate::connect::connect;
@@ -26,6 +27,12 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         }
         PluginCommand::Test(args) => laws::run(out, &compiler(), &args),
         PluginCommand::Push { file, name } => push(global, out, &file, name).await,
+        PluginCommand::Delete { digest, how } => delete::plugin(global, out, digest, how).await,
+        PluginCommand::Restore { digest } => {
+            let (_, behind) = connect(global).await?.admin().restore_plugin(digest).await?;
+            delete::restored("plugin", &digest.to_string(), &behind);
+            Ok(())
+        }
         PluginCommand::Release { digest } => release(global, out, digest).await,
         PluginCommand::List => {
             let plugins = connect(global).await?.admin().plugins().await?;
@@ -35,8 +42,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             }
             let row = |p: Plugin| {
                 let folds = if p.self_causal { "yes" } else { "no" };
-                let state = if p.quarantined.is_some() { "quarantined" } else { "good" };
-                vec![p.name, p.version, p.bytes.to_string(), folds.into(), state.into(), p.digest]
+                vec![p.name, p.version, p.bytes.to_string(), folds.into(), p.state, p.digest]
             };
             out.table(
                 &["plugin", "version", "bytes", "self-causal", "state", "digest"],
@@ -110,6 +116,8 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
         bytes,
         self_causal,
         quarantined: None,
+        reap_ms: None,
+        state: "good".into(),
         file: Some(file.display().to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! `tenant create|list|show`.
+//! `tenant create|list|show|usage|quota|delete|restore`.
 
 use serde::Serialize;
 
@@ -6,6 +6,7 @@ use rejoin_client::admin::TenantInfo;
 
 use crate::args::TenantCommand;
 use crate::commands::bucket::names;
+use crate::commands::{delete, quota, usage};
 use crate::connect::{builder, connect};
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -17,11 +18,22 @@ struct Tenant {
     name: String,
     id: String,
     version: u64,
+    /// Until when it can be restored, if it is deleted.
+    reap_ms: Option<u64>,
+    /// For people.
+    #[serde(skip)]
+    state: String,
 }
 
 impl From<&TenantInfo> for Tenant {
     fn from(tenant: &TenantInfo) -> Self {
-        Self { name: tenant.name.to_string(), id: tenant.id.to_string(), version: tenant.version }
+        Self {
+            name: tenant.name.to_string(),
+            id: tenant.id.to_string(),
+            version: tenant.version,
+            reap_ms: tenant.deleted.map(|deleted| deleted.reap_ms),
+            state: delete::state(tenant.deleted),
+        }
     }
 }
 
@@ -34,6 +46,8 @@ struct Shown {
     plugins: Vec<String>,
     /// Those that are not revoked.
     tokens: Vec<String>,
+    /// The limits that are reached.
+    reached: Vec<quota::Reached>,
 }
 
 pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TenantCommand) -> Result<(), Failure> {
@@ -58,9 +72,21 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TenantCommand
             if out.json {
                 return out.json(&rows);
             }
-            out.table(&["tenant", "id"], rows.into_iter().map(|tenant| vec![tenant.name, tenant.id]).collect())
+            let row = |tenant: Tenant| vec![tenant.name, tenant.id, tenant.state];
+            out.table(&["tenant", "id", "state"], rows.into_iter().map(row).collect())
         }
         TenantCommand::Show { name } => show(global, out, &name).await,
+        TenantCommand::Delete { name, how } => delete::tenant(global, out, &name, how).await,
+        TenantCommand::Usage { name } => usage::run(global, out, name).await,
+        TenantCommand::Quota { name, limits, of_tenant } => {
+            let admin = builder(global)?.tenant(&name).connect().await?.admin();
+            quota::run(&admin, out, None, limits.wish(of_tenant)).await
+        }
+        TenantCommand::Restore { name } => {
+            let tenant = connect(global).await?.admin().restore_tenant(&name).await?;
+            delete::restored("tenant", &name, &tenant.behind);
+            Ok(())
+        }
     }
 }
 
@@ -71,12 +97,15 @@ async fn show(global: &GlobalArgs, out: Output, name: &str) -> Result<(), Failur
         return Err(Failure::new(Exit::Negative, format!("there is no tenant {name}")));
     };
     let (buckets, plugins, tokens) = (admin.buckets().await?, admin.plugins().await?, admin.tokens().await?);
+    let reached = admin.usage().await?.reached;
+    let kept = plugins.iter().filter(|plugin| plugin.deleted.is_none());
     let valid = tokens.iter().filter(|token| !token.revoked);
     let shown = Shown {
         tenant: Tenant::from(&tenant),
         buckets: buckets.iter().map(|bucket| bucket.name.to_string()).collect(),
-        plugins: plugins.iter().map(|plugin| plugin.name.to_string()).collect(),
+        plugins: kept.map(|plugin| plugin.name.to_string()).collect(),
         tokens: valid.map(|token| token.name.to_string()).collect(),
+        reached: reached.iter().map(quota::Reached::from).collect(),
     };
     if out.json {
         return out.json(&shown);
@@ -85,9 +114,11 @@ async fn show(global: &GlobalArgs, out: Output, name: &str) -> Result<(), Failur
     let rows = [
         ("name", shown.tenant.name),
         ("id", shown.tenant.id),
+        ("state", shown.tenant.state),
         ("buckets", list(shown.buckets)),
         ("plugins", list(shown.plugins)),
         ("tokens", list(shown.tokens)),
+        ("reached", list(shown.reached.iter().map(quota::Reached::text).collect())),
     ];
     out.table(&["tenant", ""], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())
 }

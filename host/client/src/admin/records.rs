@@ -1,6 +1,6 @@
 //! Records of the catalog as types for operators.
 
-use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Record, RecordBody, RecordKey};
 use rejoin_proto::{BucketId, Hlc, Name, PluginDigest, TenantId};
 
 /// A bucket in the catalog.
@@ -17,6 +17,8 @@ pub struct BucketInfo {
     pub version: u64,
     /// Its properties.
     pub props: BucketProps,
+    /// Set if it is deleted.
+    pub deleted: Option<Deleted>,
     /// After a change: the nodes that do not have it yet. Empty for a listed bucket.
     pub behind: Vec<Name>,
 }
@@ -39,6 +41,8 @@ pub struct PluginInfo {
     pub validates: bool,
     /// Why its merges are not run, if it is quarantined.
     pub quarantined: Option<String>,
+    /// Set if it is deleted.
+    pub deleted: Option<Deleted>,
 }
 
 impl PluginInfo {
@@ -79,20 +83,34 @@ pub fn activation(digest: PluginDigest) -> Activation {
 }
 
 pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
-    match (record.key, record.body) {
-        (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
-            Some(BucketInfo { name, tenant, id, version: record.version, props, behind: Vec::new() })
-        }
-        _ => None,
-    }
+    let RecordKey::Bucket(tenant, name) = record.key else { return None };
+    let (id, props, deleted) = match record.body {
+        RecordBody::Bucket { id, props, .. } => (id, props, None),
+        RecordBody::DeletedBucket { id, props, deleted, .. } => (id, props, Some(deleted)),
+        _ => return None,
+    };
+    Some(BucketInfo { name, tenant, id, version: record.version, props, deleted, behind: Vec::new() })
 }
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
-    match (record.key, record.body) {
-        (
-            RecordKey::Plugin(_, digest),
-            RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined },
-        ) => Some(PluginInfo { digest, name, version, bytes, self_causal, validates, quarantined }),
+    let RecordKey::Plugin(_, digest) = record.key else { return None };
+    let info = |name, version, bytes, (self_causal, validates), quarantined, deleted| PluginInfo {
+        digest,
+        name,
+        version,
+        bytes,
+        self_causal,
+        validates,
+        quarantined,
+        deleted,
+    };
+    match record.body {
+        RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined } => {
+            Some(info(name, version, bytes, (self_causal, validates), quarantined, None))
+        }
+        RecordBody::DeletedPlugin { name, version, bytes, self_causal, validates, quarantined, deleted } => {
+            Some(info(name, version, bytes, (self_causal, validates), quarantined, Some(deleted)))
+        }
         _ => None,
     }
 }

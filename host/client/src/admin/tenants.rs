@@ -1,6 +1,6 @@
 //! Tenants: who shares the cluster.
 
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{Deleted, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, RecordKind};
 use rejoin_proto::{Name, TenantId};
 
@@ -19,6 +19,8 @@ pub struct TenantInfo {
     pub id: TenantId,
     /// Grows by one with each change.
     pub version: u64,
+    /// Set if it is deleted.
+    pub deleted: Option<Deleted>,
     /// After a change: the nodes that do not have it yet. Empty for a listed tenant.
     pub behind: Vec<Name>,
 }
@@ -64,11 +66,12 @@ impl Admin {
     }
 }
 
-fn tenant_info(record: Record) -> Option<TenantInfo> {
-    match (record.key, record.body) {
-        (RecordKey::Tenant(id), RecordBody::Tenant { name }) => {
-            Some(TenantInfo { name, id, version: record.version, behind: Vec::new() })
-        }
-        _ => None,
-    }
+pub(super) fn tenant_info(record: Record) -> Option<TenantInfo> {
+    let RecordKey::Tenant(id) = record.key else { return None };
+    let (name, deleted) = match record.body {
+        RecordBody::Tenant { name } => (name, None),
+        RecordBody::DeletedTenant { name, deleted } => (name, Some(deleted)),
+        _ => return None,
+    };
+    Some(TenantInfo { name, id, version: record.version, deleted, behind: Vec::new() })
 }

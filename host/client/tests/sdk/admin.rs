@@ -12,7 +12,8 @@ use crate::fake::{Cluster, React, refused, tenant};
 fn bucket(name: &str) -> Record {
     let name = Name::new(name).unwrap();
     let tenant = TenantId::from_name(&tenant());
-    let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props: BucketProps::default() };
+    let (id, props) = (BucketId::derive(tenant, &name, 0), BucketProps::default());
+    let body = RecordBody::Bucket { id, props, past: Vec::new() };
     Record { key: RecordKey::Bucket(tenant, name), version: 4, stamp: Hlc::default(), body }
 }
 

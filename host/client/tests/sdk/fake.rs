@@ -187,6 +187,7 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
             cluster: ClusterId(3),
             node: name.clone(),
             tenant: tenant(),
+            tenant_id: TenantId::from_name(&tenant()),
             start: StartId(shared.start.load(Ordering::SeqCst)),
             retry_window_ms: shared.window_ms,
             routes: shared.routes(),

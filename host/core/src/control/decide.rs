@@ -34,14 +34,20 @@ impl Control {
         match change {
             CatalogChange::BucketCreate(tenant, name, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());
-                self.is_free(&key, "bucket", &name)?;
+                let (version, past) = self.free_bucket(&key, &name)?;
                 let props = self.checked(tenant, props, None, stamp)?;
-                let id = BucketId::derive(tenant, &name, props.incarnation());
-                Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
+                // Rule: names used again have new ids. The version is that of no earlier bucket of the name.
+                let incarnation = props.incarnation().wrapping_add(version - 1);
+                let id = BucketId::derive(tenant, &name, incarnation);
+                if past.contains(&id) {
+                    let message = "the id of this bucket would be that of a deleted one: make it with other properties";
+                    return Err(ErrorReply::new(ErrorCode::Exists, message));
+                }
+                Ok(Record { key, version, stamp, body: RecordBody::Bucket { id, props, past } })
             }
             CatalogChange::BucketSet(tenant, name, version, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());
-                let Some(Record { version: current, body: RecordBody::Bucket { id, props: old }, .. }) =
+                let Some(Record { version: current, body: RecordBody::Bucket { id, props: old, past }, .. }) =
                     self.records.get(&key)
                 else {
                     return Err(absent("bucket", &name));
@@ -55,22 +61,37 @@ impl Control {
                 let props = self.checked(tenant, props, old.plugin, stamp)?;
                 // The copies are changed in the ring: a record keeps those that the bucket was made with.
                 let props = BucketProps { n: old.n, sloppy: old.sloppy, ..props };
-                Ok(Record { key, version: version + 1, stamp, body: RecordBody::Bucket { id: *id, props } })
+                let body = RecordBody::Bucket { id: *id, props, past: past.clone() };
+                Ok(Record { key, version: version + 1, stamp, body })
             }
             CatalogChange::Token(tenant, name, by, change) => self.changed_token(stamp, (tenant, name), by, change),
             CatalogChange::PluginAdd(tenant, digest, body) => {
                 let key = RecordKey::Plugin(tenant, digest);
                 // Pushing the same component again changes nothing and is no error.
-                let known = self.records.get(&key).cloned();
-                Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
+                let version = match self.records.get(&key) {
+                    // As far ahead as a restoration.
+                    Some(Record { version, body: RecordBody::DeletedPlugin { .. }, .. }) => version + 2,
+                    Some(known) => return Ok(known.clone()),
+                    None => 1,
+                };
+                self.check_plugins(tenant, &body)?;
+                Ok(Record { key, version, stamp, body })
             }
             CatalogChange::PluginQuarantine(tenant, digest, why) => {
                 self.quarantined((tenant, digest), stamp, Some(why))
             }
             CatalogChange::PluginRelease(tenant, digest) => self.quarantined((tenant, digest), stamp, None),
+            CatalogChange::QuotaSet(tenant, bucket, quota) => self.quota_set(stamp, (tenant, bucket), quota),
+            CatalogChange::TenantDelete(name, after_ms) => self.tenant_deleted(stamp, name, after_ms),
+            CatalogChange::TenantRestore(name) => self.tenant_restored(stamp, name),
+            CatalogChange::BucketDelete(tenant, name, after_ms) => self.bucket_deleted(stamp, (tenant, name), after_ms),
+            CatalogChange::BucketRestore(tenant, name) => self.bucket_restored(stamp, (tenant, name)),
+            CatalogChange::PluginDelete(tenant, digest, after_ms) => {
+                self.plugin_deleted(stamp, (tenant, digest), after_ms)
+            }
+            CatalogChange::PluginRestore(tenant, digest) => self.plugin_restored(stamp, (tenant, digest)),
             CatalogChange::TenantCreate(name) => {
-                let key = RecordKey::Tenant(TenantId::from_name(&name));
-                self.is_free(&key, "tenant", &name)?;
+                let key = RecordKey::Tenant(self.free_tenant(&name)?);
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Tenant { name } })
             }
         }
@@ -85,7 +106,8 @@ impl Control {
         why: Option<String>,
     ) -> Result<Record, ErrorReply> {
         let key = RecordKey::Plugin(tenant, digest);
-        let Some(known) = self.records.get(&key) else {
+        let known = self.records.get(&key).filter(|known| matches!(known.body, RecordBody::Plugin { .. }));
+        let Some(known) = known else {
             return Err(ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")));
         };
         let mut record = known.clone();
@@ -96,13 +118,6 @@ impl Control {
             (record.version, record.stamp) = (known.version + 1, stamp);
         }
         Ok(record)
-    }
-
-    fn is_free(&self, key: &RecordKey, kind: &str, name: &Name) -> Result<(), ErrorReply> {
-        match self.records.contains_key(key) {
-            true => Err(ErrorReply::new(ErrorCode::Exists, alloc::format!("there is a {kind} {name} already"))),
-            false => Ok(()),
-        }
     }
 
     /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.

@@ -13,7 +13,14 @@ const KEPT_NAME: usize = 40;
 /// Whether these are two buckets or two tokens of one name, and not two versions of one.
 pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
     match (&one.body, &other.body) {
-        (RecordBody::Bucket { id, .. }, RecordBody::Bucket { id: other, .. }) => id != other,
+        (
+            RecordBody::Bucket { id, past, .. } | RecordBody::DeletedBucket { id, past, .. },
+            RecordBody::Bucket { id: other, past: before, .. }
+            | RecordBody::DeletedBucket { id: other, past: before, .. },
+        ) => {
+            // Rule: past buckets are no rivals. One that is reaped, and the one that has its name now, did not race.
+            id != other && !before.contains(id) && !past.contains(other)
+        }
         // A token that was withdrawn and is made again has another secret, and a later version.
         (RecordBody::Token { secret_hash, .. }, RecordBody::Token { secret_hash: rival, .. }) => {
             one.version == other.version && secret_hash != rival
@@ -26,7 +33,7 @@ pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
 /// record.
 pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
     match (&known.body, &record.body) {
-        (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
+        (RecordBody::Bucket { id, props, .. }, RecordBody::Bucket { id: other, props: new, .. }) => {
             id == other && (props.n, props.sloppy) != (new.n, new.sloppy)
         }
         _ => false,
@@ -35,9 +42,8 @@ pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
 
 /// The record that keeps a bucket which has lost its name, and its name now: the same on every node that makes it.
 pub(super) fn kept(loser: &Record) -> Option<(Name, Record)> {
-    let (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, .. }) = (&loser.key, &loser.body) else {
-        return None;
-    };
+    let RecordKey::Bucket(tenant, name) = &loser.key else { return None };
+    let (RecordBody::Bucket { id, .. } | RecordBody::DeletedBucket { id, .. }) = &loser.body else { return None };
     let short = name.as_str().get(..KEPT_NAME).unwrap_or(name.as_str());
     let name = Name::new(alloc::format!("{short}.lost-{id}")).ok()?;
     let key = RecordKey::Bucket(*tenant, name.clone());
@@ -48,7 +54,7 @@ pub(super) fn kept(loser: &Record) -> Option<(Name, Record)> {
 pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
     let tie = now.version == made.version;
     match (&made.body, &now.body) {
-        (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
+        (RecordBody::Bucket { id, props, .. }, RecordBody::Bucket { id: other, props: new, .. }) => {
             id != other || (tie && props.incarnation() != new.incarnation())
         }
         (RecordBody::Token { secret_hash, revoked: false, .. }, RecordBody::Token { secret_hash: other, .. }) => {

@@ -385,6 +385,16 @@ impl Trees {
         self.roots.values().map(|root| root.sum.bytes).sum()
     }
 
+    /// The sum of each bucket, of what known leaves count.
+    pub(crate) fn usage(&self) -> BTreeMap<BucketId, Sum> {
+        let mut sums: BTreeMap<BucketId, Sum> = BTreeMap::new();
+        for (&(_, bucket), root) in &self.roots {
+            let sum = sums.entry(bucket).or_default();
+            *sum = sum.plus(root.sum);
+        }
+        sums
+    }
+
     /// Whether every object is counted by some leaf, be it an unknown one.
     pub(crate) fn is_discovered(&self) -> bool {
         self.undiscovered.is_none()

@@ -104,8 +104,9 @@ impl Shard {
         Ok(StoredRow::Present(row))
     }
 
-    /// Removes an object's row, whose owners have it, with the other rows of `change`. An actor mints only where this
-    /// node's copy has seen all of its writes, so the partition's actor ends in the same journal record.
+    /// Removes an object's row, whose owners have it or whose bucket is reaped, with the other rows of `change`. An
+    /// actor mints only where this node's copy has seen all of its writes, so the partition's actor ends in the same
+    /// journal record.
     ///
     /// Objects are dropped here and nowhere else; see [`store_object`](Self::store_object).
     pub(super) fn drop_object(
@@ -117,7 +118,12 @@ impl Shard {
     ) -> Result<(), ErrorCode> {
         // Rule: drops end a tenure.
         if self.tenures.has_actor(place.partition) {
-            self.owe_tenure_end(turn, place.partition, EndCause::Drop, "an object was handed over to its owners");
+            self.owe_tenure_end(
+                turn,
+                place.partition,
+                EndCause::Drop,
+                "an object was handed over to its owners, or its bucket was reaped",
+            );
         }
         change.remove(Space::Objects, place.store_key.clone());
         let staged = self.trees.stage(place.store_key, old.as_old(), None, &mut change);

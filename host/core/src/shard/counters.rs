@@ -27,6 +27,7 @@ pub struct Counters {
     pub objects_offered: u64,
     pub objects_handed_over: u64,
     pub objects_dropped: u64,
+    pub objects_reaped: u64,
     pub views_compared: u64,
     pub views_different: u64,
     pub quarantines: u64,

@@ -1,6 +1,7 @@
 //! The events that a shard handles, and the effects that it asks for.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,6 +16,7 @@ use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, Plu
 use crate::exchange::ExchangeCommand;
 use crate::members::{Liveness, Requests};
 use crate::port::StoreFault;
+use crate::quota::Reached;
 use crate::view::ClusterView;
 
 /// The time, as the shell reads it once per batch.
@@ -40,6 +42,8 @@ pub struct ReplyTo {
 pub enum Event {
     /// Layout or catalog have changed.
     View(Arc<ClusterView>),
+    /// These buckets have as much as their quota, or their tenant's, allows; no others have.
+    Full(BTreeMap<BucketId, Reached>),
     /// Requests are taken from now on. Unless every peer could object to this node's actors, their tenures end first.
     Serving {
         /// Whether every peer could object.
@@ -253,6 +257,9 @@ pub enum PluginError {
         /// Whether all of them are of the same bucket.
         of_bucket: bool,
     },
+    /// The tenant or bucket has used up its fuel. Says which limit, and when to try again.
+    #[error("{0}; the siblings are kept")]
+    OverQuota(String),
     /// The request's deadline has come.
     #[error("the merge did not end within the request's time")]
     TimedOut,
@@ -272,6 +279,7 @@ impl PluginError {
             Self::Unusable { .. } => "plugin_refused",
             Self::Overloaded { of_bucket: true, .. } => "bucket_overloaded",
             Self::Overloaded { of_bucket: false, .. } => "overloaded",
+            Self::OverQuota(_) => "over_quota",
             Self::TimedOut => "timed_out",
             Self::Call(fault) => fault.reason(),
         }

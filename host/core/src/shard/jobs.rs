@@ -1,14 +1,29 @@
-//! What a plugin is given: the jobs of merges and validations, with the bucket's limits in them.
+//! What a plugin is given: the jobs of merges and validations, with the bucket's limits in them. And who takes what it
+//! has merged.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use rejoin_proto::catalog::fuel_for;
 use rejoin_proto::client::{Put, Sibling};
 use rejoin_proto::{Content, ObjectId, PluginDigest};
 
-use super::event::{MergeJob, ValidateJob};
-use super::op::Op;
+use super::Shard;
+use super::event::{MergeJob, Merged, PluginError, ValidateJob};
+use super::op::{Op, Step, Work};
+use super::turn::Turn;
 use crate::view::Bucket;
+
+impl Shard {
+    /// A plugin has merged what an operation had asked for, or could not.
+    pub(super) fn merged(&mut self, turn: &mut Turn<'_>, op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
+        match op.work {
+            Work::Read(_) => self.read_merged(turn, op, result),
+            Work::Write(_) => self.write_merged(turn, op, result),
+            Work::Forward(_) | Work::Validate(_) | Work::Starting => Step::Keep(op),
+        }
+    }
+}
 
 /// The merge of an object's siblings, for an operation.
 pub(super) fn merge_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, show: bool) -> MergeJob {

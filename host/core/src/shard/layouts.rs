@@ -145,7 +145,8 @@ impl Shard {
         let layouts = self.view.layouts();
         let oldest = layouts.get(layouts.oldest());
         let changed = layouts.newest().copies.iter().filter(|copies| oldest.copies_of(copies.bucket) != Some(*copies));
-        changed.into_iter().all(|copies| self.view.bucket(copies.bucket).is_some())
+        let is_known = |id| self.view.bucket(id).is_some() || self.view.is_reaped(id);
+        changed.into_iter().all(|copies| is_known(copies.bucket))
     }
 
     /// Whether gains have begun for the newest layout in this run.

@@ -27,7 +27,9 @@ mod naming;
 mod op;
 mod pacing;
 mod peers;
+mod quotas;
 mod read;
+mod reaping;
 mod replica;
 mod room;
 mod serving;
@@ -47,7 +49,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use contacts::Contacts;
-use event::{Effect, Event, Merged, Now, PluginError};
+use event::{Effect, Event, Now};
 use folding::ExchangeFold;
 use handoff::HandoffLimits;
 use handoff::drain::Drain;
@@ -56,6 +58,7 @@ use layouts::RingSteps;
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
+use reaping::REAP_PAUSE_US;
 use split::Grid;
 use turn::Turn;
 use views::Views;
@@ -65,7 +68,7 @@ pub use counters::Counters;
 use rejoin_proto::client::{Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
-use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantId};
+use rejoin_proto::{BucketId, Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantId};
 
 use crate::Prng;
 use crate::exchange::gaps::Gaps;
@@ -75,6 +78,7 @@ use crate::exchange::state::{Exchanges, Held, HeldBody};
 use crate::exchange::{ExchangeConfig, Trees};
 use crate::members::Liveness;
 use crate::port::{Change, Store, StoreFault};
+use crate::quota::Reached;
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
@@ -144,6 +148,8 @@ pub struct Shard {
     connections: PeerConnections,
     contacts: Contacts,
     serving: bool,
+    /// See [`Event::Full`].
+    full: BTreeMap<BucketId, Reached>,
     /// The node's start id; `None` until the shell has told it after a change of this shard's.
     start: Option<StartId>,
     tenures: Tenures,
@@ -220,6 +226,7 @@ impl Shard {
             connections: PeerConnections::default(),
             contacts: Contacts::default(),
             serving: false,
+            full: BTreeMap::new(),
             start: None,
             tenures,
             observed,
@@ -360,6 +367,7 @@ impl Shard {
                 self.take_view(&mut turn, view);
                 self.ring_changed(&mut turn, before);
             }
+            Event::Full(full) => self.full = full,
             Event::Serving { met_all } => self.serve(&mut turn, met_all),
             Event::CorrectClock(ms) => self.correction = (ms != 0).then_some((ms, now)),
             Event::Replaced => {
@@ -642,15 +650,6 @@ impl Shard {
         }
     }
 
-    /// A plugin has merged what an operation had asked for, or could not.
-    fn merged(&mut self, turn: &mut Turn<'_>, op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
-        match op.work {
-            Work::Read(_) => self.read_merged(turn, op, result),
-            Work::Write(_) => self.write_merged(turn, op, result),
-            Work::Forward(_) | Work::Validate(_) | Work::Starting => Step::Keep(op),
-        }
-    }
-
     fn tick(&mut self, turn: &mut Turn<'_>) {
         while let Some(&(at, number)) = self.deadlines.first() {
             if at > turn.now.mono_us {
@@ -661,7 +660,8 @@ impl Shard {
         }
         self.relieve(turn);
         if turn.now.mono_us >= self.next_upkeep_us {
-            self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
+            let pause_us = if self.reap_objects(turn) { REAP_PAUSE_US } else { UPKEEP_US };
+            self.next_upkeep_us = turn.now.mono_us + pause_us;
             self.notice_losses(turn);
             self.close_lonely_gaps();
             let mut change = Change::default();

@@ -1,8 +1,10 @@
 //! Upkeep of the hash trees: leaves that have to be counted anew are read off the shard's turn, one range at a time.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use rejoin_proto::PartitionId;
+use rejoin_proto::exchange::Sum;
+use rejoin_proto::{BucketId, PartitionId};
 
 use super::Shard;
 use super::event::{Effect, ScanTicket, ScannedRows};
@@ -33,6 +35,12 @@ impl Shard {
             }
         }
         bytes
+    }
+
+    /// What this shard has of each bucket, as far as its hash trees have counted it.
+    #[must_use]
+    pub fn usage(&self) -> BTreeMap<BucketId, Sum> {
+        self.trees.usage()
     }
 
     /// Asks for the next scan of a range that has to be counted anew.

@@ -20,6 +20,7 @@ use super::copy::{Copy, Place, lost_upto};
 use super::event::{DurableTicket, Effect, MergeTicket, Merged, PluginError};
 use super::jobs::{merge_job, validate_job};
 use super::op::{Op, PendingWrite, ReadPurpose, Step, ValidateWork, Work, WritePhase, WriteWork};
+use super::quotas;
 use super::turn::{Turn, fault_code};
 use crate::causal::{self, Write};
 use crate::port::Change;
@@ -171,6 +172,10 @@ impl Shard {
         self.check_claims(turn, partition, &write.seen, &object.context);
         causal::drop_expired(object, turn.now.wall_ms, self.config.max_skew_ms);
         let replaced = causal::bounded(object, write.seen.clone());
+        // Rule: quotas come before the mint.
+        if let Err(refusal) = self.check_quota(&op, object, &write.put, &replaced) {
+            return self.finish(turn, &op, Reply::Error(refusal));
+        }
         if is_above_limit(&op, object, &write.put, &replaced) {
             let inputs = causal::visible(object, turn.now.wall_ms);
             if inputs.len() == 1
@@ -547,11 +552,15 @@ fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> 
     // Rule: limits are kept.
     let props = &op.target.bucket.props;
     let bytes = left.iter().map(|entry| entry.content.len()).sum::<usize>() + put.content.len();
-    left.len() + 1 > usize::from(props.siblings) || bytes > props.object_bytes()
+    let most = op.target.bucket.siblings_quota.map_or(props.siblings, |quota| quota.min(props.siblings));
+    left.len() + 1 > usize::from(most) || bytes > props.object_bytes()
 }
 
 fn too_many_siblings(op: &Op) -> Reply {
     let bucket = &op.target.bucket;
+    if let Some(quota) = bucket.siblings_quota.filter(|quota| *quota < bucket.props.siblings) {
+        return Reply::Error(quotas::too_many_siblings(bucket, quota));
+    }
     let message = alloc::format!(
         "the object is at the limit of bucket {} ({} siblings, {} bytes) and could not be merged; read it and write with its context",
         bucket.name,

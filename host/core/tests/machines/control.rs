@@ -698,6 +698,7 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     let out_of_bounds = RecordBody::Bucket {
         id: crate::support::object_id("").bucket,
         props: BucketProps { n: 9, ..BucketProps::default() },
+        past: Vec::new(),
     };
     let token = |version| {
         let body = token_body();

@@ -115,7 +115,7 @@ impl Nodes {
     /// A bucket of the shop as one node has it.
     pub(crate) fn bucket(&self, at: usize, bucket: &str) -> (BucketId, u8) {
         match &self.all[at].get(&RecordKey::Bucket(tenant(), name(bucket))).expect("a bucket").body {
-            RecordBody::Bucket { id, props } => (*id, props.n),
+            RecordBody::Bucket { id, props, .. } => (*id, props.n),
             other => panic!("a bucket was expected, not {other:?}"),
         }
     }

@@ -60,7 +60,8 @@ pub(crate) fn layout(nodes: usize) -> Layout {
 
 pub(crate) fn bucket(props: BucketProps) -> Record {
     let key = RecordKey::Bucket(tenant(), name("cart"));
-    Record { key, version: 3, stamp: Hlc::from_ms(1), body: RecordBody::Bucket { id: object_id("").bucket, props } }
+    let body = RecordBody::Bucket { id: object_id("").bucket, props, past: Vec::new() };
+    Record { key, version: 3, stamp: Hlc::from_ms(1), body }
 }
 
 pub(crate) fn at(ms: u64) -> Now {

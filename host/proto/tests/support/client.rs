@@ -9,14 +9,16 @@ use rejoin_proto::audit::{
 };
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
-    AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
-    Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt,
-    RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId, Status,
+    AdminRequest, Basis, BucketUsage, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply,
+    Holdings, Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, ReachedLimit,
+    Rebuild, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId,
+    Status, TenantUsage, TokenStatus,
 };
 use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
     LayoutStatus, LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
+use rejoin_proto::quota::Limit;
 use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::{
     BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId,
@@ -59,6 +61,7 @@ fn welcome() -> ServerHello {
         cluster: ClusterId(0xfeed),
         node: name("n1"),
         tenant: name("shop"),
+        tenant_id: super::tenant(),
         start: StartId(11),
         retry_window_ms: 60_000,
         routes: routes(),
@@ -139,6 +142,15 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ),
         ("tenant-create", admin(AdminRequest::TenantCreate { name: name("shop") })),
         ("audit", admin(AdminRequest::Audit(AuditRequest { from: 813 }))),
+        ("tenant-delete", admin(AdminRequest::TenantDelete { name: name("shop"), after_ms: 86_400_000 })),
+        ("tenant-restore", admin(AdminRequest::TenantRestore { name: name("shop") })),
+        ("bucket-delete", admin(AdminRequest::BucketDelete { name: name("cart"), after_ms: 86_400_000 })),
+        ("bucket-restore", admin(AdminRequest::BucketRestore { name: name("cart") })),
+        ("plugin-delete", admin(AdminRequest::PluginDelete { digest: digest(), after_ms: 86_400_000 })),
+        ("plugin-restore", admin(AdminRequest::PluginRestore { digest: digest() })),
+        ("usage", admin(AdminRequest::Usage)),
+        ("list-quotas", admin(AdminRequest::List(RecordKind::Quota))),
+        ("quota-set", admin(AdminRequest::QuotaSet { bucket: Some(name("cart")), quota: Box::new(super::quota()) })),
         ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app"), certificates: true })),
         ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
@@ -290,6 +302,26 @@ fn layout_plan() -> LayoutPlan {
     }
 }
 
+fn tenant_usage() -> TenantUsage {
+    let (bucket, limit) = (Some(name("cart")), Limit::InFlight);
+    TenantUsage {
+        requests: 12,
+        refused: 3,
+        bytes_in: 5_000,
+        bytes_out: 70_000,
+        fuel: 1_000_000,
+        connections: 2,
+        in_flight: 9,
+        buckets: vec![BucketUsage { bucket: super::object_id().bucket, objects: 3, bytes: 400 }],
+        reached: vec![ReachedLimit { bucket, limit, hard: true, most: 9, used: 9 }],
+    }
+}
+
+fn token_status() -> TokenStatus {
+    let (rotating_until_ms, last_used_ms) = (Some(1_700_000_600_000), Some(1_700_000_000_000));
+    TokenStatus { name: name("app"), grant: super::grant(), rotating_until_ms, revoked: true, last_used_ms }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
     let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
@@ -301,6 +333,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("put-stored", put(PutOutcome::Stored)),
         ("put-unknown", put(PutOutcome::Unknown)),
         ("layout", Reply::Layout(routes())),
+        ("tokens", Reply::Tokens(vec![token_status()])),
+        ("usage", Reply::Usage(tenant_usage())),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),

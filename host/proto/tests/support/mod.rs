@@ -7,9 +7,12 @@ pub(crate) mod peer;
 use bytes::Bytes;
 
 use rejoin_proto::access::{Grant, Limits, Scope};
-use rejoin_proto::catalog::{Activation, BucketProps, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{
+    Activation, BucketProps, Deleted, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey,
+};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
+use rejoin_proto::quota::{Limit, Quota};
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::{
     ActorId, BucketCopies, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy,
@@ -42,6 +45,13 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample("record-bucket", &bucket_record()),
         sample("record-plugin", &plugin_record()),
         sample("record-token", &token_record()),
+        sample(
+            "record-quota",
+            &record(RecordKey::Quota(tenant(), Some(object_id().bucket)), RecordBody::Quota(Box::new(quota()))),
+        ),
+        sample("record-bucket-deleted", &deleted_bucket_record()),
+        sample("record-tenant-deleted", &deleted_tenant_record()),
+        sample("record-plugin-deleted", &deleted_plugin_record()),
     ];
     all.extend(client::samples());
     all.extend(peer::samples());
@@ -213,8 +223,36 @@ pub(crate) fn record(key: RecordKey, body: RecordBody) -> Record {
     Record { key, version: 2, stamp: Hlc::from_ms(1_700_000_000_000), body }
 }
 
+fn bucket_body() -> RecordBody {
+    RecordBody::Bucket { id: object_id().bucket, props: props(), past: vec![BucketId(7)] }
+}
+
 pub(crate) fn bucket_record() -> Record {
-    record(RecordKey::Bucket(tenant(), name("cart")), RecordBody::Bucket { id: object_id().bucket, props: props() })
+    record(RecordKey::Bucket(tenant(), name("cart")), bucket_body())
+}
+
+fn deleted_bucket_record() -> Record {
+    let deleted = Deleted { reap_ms: 1_700_000_600_000, reaped: false };
+    let body = RecordBody::DeletedBucket { id: object_id().bucket, props: props(), past: vec![BucketId(7)], deleted };
+    record(RecordKey::Bucket(tenant(), name("cart")), body)
+}
+
+fn deleted_plugin_record() -> Record {
+    let body = RecordBody::DeletedPlugin {
+        name: name("cart"),
+        version: "0.1.0".into(),
+        bytes: 37_000,
+        self_causal: true,
+        validates: false,
+        quarantined: None,
+        deleted: Deleted { reap_ms: 1_700_000_600_000, reaped: false },
+    };
+    record(RecordKey::Plugin(tenant(), digest()), body)
+}
+
+fn deleted_tenant_record() -> Record {
+    let deleted = Deleted { reap_ms: 1_700_000_600_000, reaped: true };
+    record(RecordKey::Tenant(tenant()), RecordBody::DeletedTenant { name: name("shop"), deleted })
 }
 
 pub(crate) fn plugin_record() -> Record {
@@ -232,6 +270,10 @@ pub(crate) fn plugin_record() -> Record {
 pub(crate) fn grant() -> Grant {
     let limits = Limits { buckets: vec![name("cart")], prefix: Bytes::from_static(b"eu/") };
     Grant { scope: Scope::ReadOnly, limits, expires_ms: Some(1_800_000_000_000) }
+}
+
+pub(crate) fn quota() -> Quota {
+    Quota::default().with(Limit::Objects, 1_000).with(Limit::Connections, 64).warn(Limit::FuelPerSecond, 1 << 32)
 }
 
 pub(crate) fn token_record() -> Record {

@@ -122,7 +122,8 @@ impl Pair {
         let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let layout = placement::bootstrap(nodes, placement::DEFAULT_PARTITIONS).expect("a layout");
         let bucket = BucketId::derive(TenantId(1), &name("b"), 0);
-        let body = RecordBody::Bucket { id: bucket, props: BucketProps { n: 2, ..BucketProps::default() } };
+        let props = BucketProps { n: 2, ..BucketProps::default() };
+        let body = RecordBody::Bucket { id: bucket, props, past: Vec::new() };
         let record = Record { key: RecordKey::Bucket(TenantId(1), name("b")), version: 1, stamp: Hlc(1), body };
         let view = Arc::new(ClusterView::new(layout, [&record]));
         let open = |id: NodeId| {

@@ -8,7 +8,8 @@ use rejoin_core::control::{
 use rejoin_proto::access::{Grant, Scope};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
+use rejoin_proto::quota::{Limit, Quota};
+use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, PluginDigest, TenantId, codec};
 use rejoin_test_fuzz::corpus;
 
 use crate::fuzz;
@@ -121,12 +122,23 @@ fn change(line: &[u8]) -> CatalogChange {
     let tenant = TenantId::from_name(&name);
     let props = BucketProps { siblings: u16::from(line.get(2).copied().unwrap_or(9)), ..BucketProps::default() };
     let token = |change| CatalogChange::Token(tenant, name.clone(), Scope::ALL[usize::from(which / 32) % 5], change);
-    match which % 7 {
+    match which % 13 {
         0 => CatalogChange::BucketCreate(tenant, name, props),
         1 => CatalogChange::BucketSet(tenant, name, version, props),
         2 => token(TokenChange::Create(Grant::of(Scope::ALL[version as usize % 5]), [which; 32])),
         3 => token(TokenChange::Revoke),
         5 => token(TokenChange::Bar),
+        7 => CatalogChange::BucketDelete(tenant, name, version),
+        8 => CatalogChange::BucketRestore(tenant, name),
+        9 => CatalogChange::TenantDelete(name, version),
+        10 => CatalogChange::TenantRestore(name),
+        11 if version % 2 == 0 => CatalogChange::PluginRestore(tenant, PluginDigest([which; 32])),
+        11 => CatalogChange::PluginDelete(tenant, PluginDigest([which; 32]), version),
+        12 => CatalogChange::QuotaSet(
+            tenant,
+            (version > 9).then_some(name),
+            Box::new(Quota::default().with(Limit::Bytes, version)),
+        ),
         4 => token(TokenChange::Rotate([which; 32], version)),
         _ => CatalogChange::TenantCreate(name),
     }
@@ -136,15 +148,24 @@ fn change(line: &[u8]) -> CatalogChange {
 /// its version are within their bounds.
 fn is_sound(record: &Record) {
     let fits = match (&record.key, &record.body) {
-        (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
-        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => {
+        (RecordKey::Tenant(id), RecordBody::Tenant { name } | RecordBody::DeletedTenant { name, .. }) => {
+            (0..=32).any(|incarnation| *id == TenantId::of_incarnation(name, incarnation))
+        }
+        (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
+        (
+            RecordKey::Bucket(..),
+            RecordBody::Bucket { id, props, past } | RecordBody::DeletedBucket { id, props, past, .. },
+        ) => {
             (1..=5).contains(&props.n)
                 && (2..=256).contains(&props.siblings)
                 && (1..=16 << 20).contains(&props.value_bytes)
+                && past.len() <= 32
+                && !past.contains(id)
         }
-        (RecordKey::Plugin(..), RecordBody::Plugin { version, quarantined, .. }) => {
-            version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512)
-        }
+        (
+            RecordKey::Plugin(..),
+            RecordBody::Plugin { version, quarantined, .. } | RecordBody::DeletedPlugin { version, quarantined, .. },
+        ) => version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512),
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
         }

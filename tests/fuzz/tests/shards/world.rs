@@ -102,7 +102,7 @@ fn buckets(kind: u8) -> Vec<Record> {
     ];
     let record = |(at, props)| {
         let name = name(&format!("b{at}"));
-        let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name, 0), props };
+        let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name, 0), props, past: Vec::new() };
         Record { key: RecordKey::Bucket(tenant(), name), version: 1 + u64::from(kind), stamp: Hlc(1), body }
     };
     all.into_iter().enumerate().map(record).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rejoin_client::admin::{BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Scope};
+use rejoin_client::admin::{BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Quota, Scope};
 use rejoin_client::{Bytes, Client, Error, ErrorKind};
 use rejoin_core::access::{Verb, Whose, allows, least_scope};
 use rejoin_proto::client::{
@@ -46,15 +46,20 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::BucketShow => admin.buckets().await.map(|_| ()),
         Verb::BucketCreate => admin.create_bucket(fresh, props()).await.map(|_| ()),
         Verb::BucketSet => admin.set_bucket(BUCKET, 99, props()).await.map(|_| ()),
+        Verb::BucketDelete => admin.restore_bucket("nobody").await.map(|_| ()),
+        Verb::BucketQuota => admin.set_quota(Some("nobody"), Quota::default()).await.map(|_| ()),
         Verb::PluginShow => admin.plugins().await.map(|_| ()),
         Verb::PluginPush => admin.push_plugin("none", b"no component".to_vec()).await.map(|_| ()),
         Verb::PluginRelease => admin.release_plugin(nobody).await.map(|_| ()),
+        Verb::PluginDelete => admin.delete_plugin(nobody, Duration::ZERO).await.map(|_| ()),
         Verb::TokenShow => admin.tokens().await.map(|_| ()),
         Verb::TokenCreate => admin.create_token(fresh, Scope::ReadOnly).await.map(|_| ()),
         Verb::TokenRotate => admin.rotate_token("nobody", Duration::ZERO).await.map(|_| ()),
         Verb::TokenRevoke => admin.revoke_token("nobody").await.map(|_| ()),
         Verb::TenantShow => admin.tenants().await.map(|_| ()),
         Verb::TenantCreate => admin.create_tenant(fresh).await.map(|_| ()),
+        Verb::TenantDelete => admin.restore_tenant("nobody").await.map(|_| ()),
+        Verb::TenantQuota => admin.set_quota(None, Quota::default()).await.map(|_| ()),
         Verb::ClusterShow => admin.status().await.map(|_| ()),
         Verb::AuditShow => admin.audit(1).await.map(|_| ()),
         Verb::ClusterChange => admin.stage_layout(LayoutChanges::default()).await.map(|_| ()),

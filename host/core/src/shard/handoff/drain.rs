@@ -543,14 +543,14 @@ impl Shard {
     }
 
     /// The first key that a bucket can have in a partition.
-    fn start_of(&self, bucket: BucketId, partition: PartitionId) -> Bytes {
+    pub(in crate::shard) fn start_of(&self, bucket: BucketId, partition: PartitionId) -> Bytes {
         let bits = self.view.partitions().trailing_zeros();
         let first = if bits == 0 { 0 } else { u128::from(partition.0) << (128 - bits) };
         store_key_of(bucket, first)
     }
 
     /// The end of a bucket's range in a partition. `None`: to the last key.
-    fn end_of(&self, bucket: BucketId, partition: PartitionId) -> Option<Bytes> {
+    pub(in crate::shard) fn end_of(&self, bucket: BucketId, partition: PartitionId) -> Option<Bytes> {
         let partitions = self.view.layout().partitions();
         match partition.0.checked_add(1).filter(|next| u32::from(*next) < partitions) {
             Some(next) => Some(self.start_of(bucket, PartitionId(next))),
