@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod access;
 mod catalogs;
 mod certificates;
 mod contexts;
@@ -25,6 +26,7 @@ fn fuzz(name: &'static str, seeds: Vec<Vec<u8>>, property: fn(&[u8])) {
 
 /// Every target. `cargo xtask fuzz` runs them by these names.
 const TARGETS: &[&str] = &[
+    "access",
     "catalogs",
     "certificates",
     "contexts",
