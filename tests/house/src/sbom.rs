@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_a_document_lacks_is_named() {
-        let broken: [(&str, fn(&mut Value)); 6] = [
+        type Change = fn(&mut Value);
+        let broken: [(&str, Change); 6] = [
             ("specVersion", |document| document["specVersion"] = json!("0.9")),
             ("metadata.component", |document| document["metadata"] = json!({})),
             ("licenses of component", |document| document["components"][0]["licenses"] = json!([])),

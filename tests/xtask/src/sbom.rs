@@ -184,7 +184,7 @@ fn describe(
         let mut below: BTreeSet<String> =
             [built, embedded, linked].iter().flat_map(|tree| of(tree)).map(|id| refer(&id)).collect();
         if id == root {
-            below.extend(embedded.packages.keys().filter(|(name, _)| name == EMBEDDED.0).map(|id| refer(id)));
+            below.extend(embedded.packages.keys().filter(|(name, _)| name == EMBEDDED.0).map(&refer));
             below.insert(standard.clone());
         }
         let below = below.into_iter().map(Json::Text).collect();
