@@ -168,7 +168,8 @@ impl StartPlan {
         let ring = RingControl::new(self.node, config.shards, self.ring.clone(), own, ring_rng);
         dir.control().write(RING_FILE, &codec::encode(ring.ring()))?;
         let view = Arc::new(node_view((ring.ring(), &ring.view()), &control, &self.secret));
-        let disks = disks(&dir.control(), rng)?;
+        let is_member = self.ring.live.iter().any(|layout| layout.nodes.iter().any(|node| node.id == self.node));
+        let disks = disks(&dir.control(), rng, is_member)?;
         let opener = ShardOpener {
             config,
             threads,
@@ -353,14 +354,18 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
     Ok(Catalog { records: vec![Record { key, version: 1, stamp: Hlc::default(), body: RecordBody::Tenant { name } }] })
 }
 
-/// The ids of this node's disk and of its peers' disks. A new directory gets a random id.
-fn disks(files: &ControlFile, rng: &SharedRng) -> Result<Disks, StartError> {
-    if let Some(kept) = files.read(DISKS_FILE)? {
-        return codec::decode(&kept)
-            .map_err(|error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}")));
+/// The ids of this node's disk and of its peers' disks. A new directory gets a random id. That the node is a member, as
+/// its ring says, is on the disk before it does anything as one.
+fn disks(files: &ControlFile, rng: &SharedRng, is_member: bool) -> Result<Disks, StartError> {
+    let kept = files.read(DISKS_FILE)?;
+    let unreadable = |error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}"));
+    let known = kept.map(|kept| codec::decode::<Disks>(&kept).map_err(unreadable)).transpose()?;
+    let is_new = known.is_none();
+    let mut disks = known.unwrap_or_else(|| Disks::new(DiskId(rng.next_u64())));
+    let has_become_member = is_member && disks.note_member();
+    if is_new || has_become_member {
+        files.write(DISKS_FILE, &codec::encode(&disks))?;
     }
-    let disks = Disks::new(DiskId(rng.next_u64()));
-    files.write(DISKS_FILE, &codec::encode(&disks))?;
     Ok(disks)
 }
 

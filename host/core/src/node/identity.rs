@@ -22,6 +22,8 @@ pub struct Disks {
     pub replaced: Option<Name>,
     /// Whether the replica is rebuilt since.
     pub rebuilt: bool,
+    /// Whether this node was a member of a live layout since the directory was made. Saved before it serves as one.
+    pub was_member: bool,
     /// The disk ids of the peers.
     pub peers: BTreeMap<NodeId, DiskId>,
 }
@@ -35,7 +37,12 @@ impl Disks {
     /// The ids of a directory that was just made.
     #[must_use]
     pub fn new(own: DiskId) -> Self {
-        Self { own, replaced: None, rebuilt: false, peers: BTreeMap::new() }
+        Self { own, replaced: None, rebuilt: false, was_member: false, peers: BTreeMap::new() }
+    }
+
+    /// This node is a member of a live layout. Returns whether that is new.
+    pub fn note_member(&mut self) -> bool {
+        !core::mem::replace(&mut self.was_member, true)
     }
 
     /// Whether this node's directory was replaced and is not rebuilt yet.

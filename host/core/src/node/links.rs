@@ -390,6 +390,7 @@ impl Links {
             disk: self.disks.own,
             replaced: self.disks.replaced.is_some(),
             rebuilt: self.disks.rebuilt,
+            was_member: self.disks.was_member,
             // Who is no member has nothing that could be lost.
             known_disk: self.disks.peers.get(&peer).copied().filter(|_| self.standing(peer) == Standing::Member),
             wall_ms: now.wall_ms,
@@ -483,6 +484,9 @@ impl Links {
         outputs: &mut Vec<LinkOutput>,
     ) {
         self.is_member = is_member;
+        if is_member && self.disks.note_member() {
+            outputs.push(LinkOutput::SaveDisks);
+        }
         let named: BTreeSet<NodeId> = peers.iter().map(|(peer, ..)| *peer).collect();
         self.links.retain(|peer, link| named.contains(peer) || link.active.is_some() || link.dialling);
         for (peer, link) in &mut self.links {
@@ -493,19 +497,7 @@ impl Links {
         let first_pause_us = self.config.timing.first_pause_us;
         for (peer, name, standing) in peers.into_iter().filter(|(peer, ..)| *peer != self.config.node) {
             match self.links.get_mut(&peer) {
-                Some(link) => {
-                    let was_dead = link.standing == Standing::Dead;
-                    link.standing = standing;
-                    let is_news = match (was_dead, standing == Standing::Dead, &link.active) {
-                        // It has come with an empty disk, and lacks nothing of the time before.
-                        (true, false, Some(active)) => self.disks.remember(peer, active.disk, true),
-                        // This node has lost its own directory, and hears late of the past: the disk that it knows of
-                        // the peer is that of now, and need not be the dead one.
-                        (false, true, _) if self.disks.is_replaced() => self.disks.peers.remove(&peer).is_some(),
-                        _ => false,
-                    };
-                    outputs.extend(is_news.then_some(LinkOutput::SaveDisks));
-                }
+                Some(link) => link.standing = standing,
                 None => drop(self.links.insert(peer, Link::new(name, standing, first_pause_us, now))),
             }
         }
@@ -580,10 +572,9 @@ impl Links {
             ready: false,
             caught_up: false,
         });
-        let (is_member, is_dead) = (link.is_member(), link.standing == Standing::Dead);
+        let is_member = link.is_member();
         let is_news = self.disks.remembered_by(&name, hello.known_disk);
-        // The dead disk stays known: the new one would be taken for it at the next connection.
-        let is_new = !is_dead && self.disks.remember(peer, hello.disk, hello.replaced || !is_member);
+        let is_new = self.disks.remember(peer, hello.disk, hello.replaced || !is_member);
         if is_new || is_news {
             outputs.push(LinkOutput::SaveDisks);
         }
@@ -616,7 +607,7 @@ impl Links {
         active.replaced = false;
         let disk = active.disk;
         // It knows that its directory was replaced, so nobody has to tell it any more.
-        if self.standing(peer) != Standing::Dead && self.disks.remember(peer, disk, true) {
+        if self.disks.remember(peer, disk, true) {
             outputs.push(LinkOutput::SaveDisks);
         }
     }
@@ -645,7 +636,7 @@ impl Links {
             return differs("the first layout", &shown(ours.origin), &shown(theirs.origin), advice);
         }
         // Rule: the dead come back empty.
-        if self.standing(peer) == Standing::Dead && self.disks.peers.get(&peer) == Some(&hello.disk) {
+        if self.standing(peer) == Standing::Dead && hello.was_member {
             return Err(format!(
                 "node {name} was declared dead and removed: stop it, remove its data directory, and start it with \
                     `join`"

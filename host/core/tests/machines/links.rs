@@ -44,7 +44,7 @@ impl Nodes {
         Self {
             links: (0..count).map(|_| None).collect(),
             params: vec![params; count],
-            disks: (0..count).map(|at| Disks::new(DiskId(at as u64 + 10))).collect(),
+            disks: (0..count).map(|at| Disks { was_member: true, ..Disks::new(DiskId(at as u64 + 10)) }).collect(),
             wire: VecDeque::new(),
             outputs: vec![Vec::new(); count],
             now_ms: 1,
@@ -629,4 +629,31 @@ fn a_node_that_has_lost_its_directory_takes_no_disk_of_today_for_a_dead_one() {
         }
         comes_again(&mut nodes);
     }
+}
+
+#[test]
+fn a_node_that_hears_late_of_a_death_takes_the_empty_directory_for_what_it_is() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    // Node 1 hears of the death only after node 2 has come with an empty directory, and has met it.
+    nodes.stop(2);
+    let dead = [(2, Standing::Dead)];
+    nodes.ring(0, &[0, 1], &dead);
+    nodes.disks[2] = Disks::new(DiskId(99));
+    for _ in 0..2 {
+        nodes.start(2);
+        nodes.ring(2, &[0, 1], &[]);
+        nodes.pass(3_000);
+        assert!(nodes.connected(0, 2) && nodes.connected(1, 2), "{:?}", nodes.refusals(2));
+        nodes.ring(1, &[0, 1], &dead);
+        nodes.stop(2);
+    }
+    // Once it was a member again, and is declared dead again, it is refused.
+    nodes.start(2);
+    nodes.ring(2, &[0, 1, 2], &[]);
+    nodes.stop(2);
+    nodes.start(2);
+    nodes.pass(3_000);
+    assert!(!nodes.connected(0, 2) && !nodes.connected(1, 2));
 }

@@ -56,6 +56,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         disk: DiskId(88),
         replaced: true,
         rebuilt: false,
+        was_member: true,
         known_disk: Some(DiskId(99)),
         wall_ms: 1_700_000_000_000,
         catalog: 0xdead_beef,
