@@ -498,8 +498,8 @@ pub(crate) enum CertCommand {
         /// Make a new ca.pem with the existing key: signed certificates stay valid
         #[arg(long)]
         renew: bool,
-        /// Renew with a new key, which replaces ca-key.pem and signs from now on. The new ca.pem has the old certificate
-        /// too, so that both are accepted
+        /// Renew with a new key, which replaces ca-key.pem and signs from now on. The new ca.pem has the old
+        /// certificate too, so that both are accepted
         #[arg(long, requires = "renew")]
         new_key: bool,
         /// Take the certificates of earlier keys out of ca.pem: what they have signed is not accepted any more

@@ -27,6 +27,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use deletions::open_deletion;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::access::Scope;
@@ -38,8 +39,6 @@ use rejoin_proto::quota::Quota;
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
 pub use tokens::TokenChange;
-
-use deletions::open_deletion;
 
 use crate::tenants::incarnation_of;
 

@@ -17,8 +17,8 @@
 //! In reading order: `node` (start and stop), [`config`] and `config_file`, `bootstrap` (the list of nodes), `open`
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
 //! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `audit` and
-//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins` and `merging`, `http`, `admin_access` and
-//! `metrics`, `problems`, `faults`, [`token`] and `secret`, [`platform`], [`clock`].
+//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins` and `merging`, `http`, `admin_access`
+//! and `metrics`, `problems`, `faults`, [`token`] and `secret`, [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;

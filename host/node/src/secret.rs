@@ -1,7 +1,8 @@
 //! The cluster's secret, and its replacement by another one.
 //!
 //! From the secret come the key that seals contexts, the root token, the check by which nodes of a cluster know each
-//! other, and the key of the hash trees. A file of a secret that was never replaced has just its bytes. Else it is text:
+//! other, and the key of the hash trees. A file of a secret that was never replaced has just its bytes. Else it is
+//! text:
 //!
 //! ```text
 //! rejoin cluster secrets

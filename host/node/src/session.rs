@@ -31,7 +31,9 @@ use crate::sessions::{AtLimit, SessionPermit};
 /// The most frames taken from a connection at once.
 const MAX_FRAMES: usize = 256;
 /// The most administrative requests that one client may have under way.
-const MAX_ADMIN_REQUESTS: usize = 32;
+const MAX_ADMIN_REQUESTS: u32 = 32;
+/// For how long the commands of a client whose token has ended are answered. It can have revoked the token itself.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Retry delay for a client that is refused because of load, in milliseconds.
 const RETRY_AFTER_MS: u32 = 20;
 /// As [`RETRY_AFTER_MS`], for a tenant with as many connections as it may have.
@@ -72,7 +74,7 @@ pub(crate) async fn serve(ctx: Arc<NodeContext>, connection: Connection) {
         meter: ctx.metering.tenant(&ctx.cluster_view(), caller.tenant),
         caller,
         permit,
-        admin_permits: Arc::new(Semaphore::new(MAX_ADMIN_REQUESTS)),
+        admin_permits: Arc::new(Semaphore::new(MAX_ADMIN_REQUESTS as usize)),
         told_stopping: false,
     };
     client.receive(&connection).await;
@@ -232,8 +234,7 @@ impl ClientSession<'_> {
             }
             let is_checked = count.is_some() && ends.is_none() && !view.has_changed().unwrap_or(false);
             if !is_checked && let Err(why) = self.caller.check_again(&view.borrow_and_update(), now_ms) {
-                tracing::info!(token = %self.caller.principal.name, why, "a connection of a client is closed");
-                return connection.close(REFUSED, why);
+                return self.end(connection, why).await;
             }
             for frame in frames.drain(..) {
                 match codec::decode::<Request>(&frame.body) {
@@ -245,6 +246,20 @@ impl ClientSession<'_> {
                 }
             }
         }
+    }
+
+    /// Ends a connection whose caller may not go on. Nothing more is taken from it, and commands under way are answered.
+    async fn end(&self, connection: &Connection, why: &str) {
+        tracing::info!(token = %self.caller.principal.name, why, "a connection of a client is closed");
+        let answered = async {
+            if self.admin_permits.available_permits() < MAX_ADMIN_REQUESTS as usize {
+                let _ = self.admin_permits.acquire_many(MAX_ADMIN_REQUESTS).await;
+                // A client that has its answer and wants no more closes the connection.
+                connection.closed().await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        connection.close(REFUSED, why);
     }
 
     /// The next frames. When the node begins to stop, the client is told once; it closes the connection when it has its

@@ -168,10 +168,10 @@ mod tests {
         let known = tokens(body("s3cret", None));
         let check = |text: &str| known.check(text, NOW_MS);
         assert_eq!(check(text).map(|principal| principal.tenant), Some(TenantId::from_name(&name("shop"))));
-        let root = check(&root_token(b"secret")).expect("the owner of the secret");
+        let root = check(&root_token(b"a secret for tests")).expect("the owner of the secret");
         assert_eq!((root.grant.scope, root.tenant), (Scope::Operator, TenantId::from_name(&name(DEFAULT_TENANT))));
         let other_root = root_token(b"other");
-        let wrong_tenants = ["app:s3cret", "other/app:s3cret", &format!("shop/{}", root_token(b"secret"))];
+        let wrong_tenants = ["app:s3cret", "other/app:s3cret", &format!("shop/{}", root_token(b"a secret for tests"))];
         for wrong in [&text[..text.len() - 1], "shop/app:", "nobody:x", "app", "", &other_root] {
             assert_eq!(check(wrong), None, "{wrong:?}");
         }

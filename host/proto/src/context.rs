@@ -3,8 +3,8 @@
 //!
 //! A token is `format ‖ key id ‖ 16 bytes of keyed BLAKE3 ‖ the version vector`. The MAC is over tenant, bucket, key
 //! and vector, under a key derived from the cluster's secret. While that secret is replaced there are two keys: one
-//! seals, both open, and the key id says which ones need to be tried. The text form is unpadded base64url, which is safe
-//! in headers, shells and file names.
+//! seals, both open, and the key id says which ones need to be tried. The text form is unpadded base64url, which is
+//! safe in headers, shells and file names.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -65,8 +65,8 @@ impl ClusterCa {
         Ok(Self { cluster, cert_pem, issuer: Issuer::new(params, key) })
     }
 
-    /// Reads an authority that [`ClusterCa::create`] or [`ClusterCa::successor`] made. The text may have certificates of
-    /// other authorities of the cluster beside that of the key.
+    /// Reads an authority that [`ClusterCa::create`] or [`ClusterCa::successor`] made. The text may have certificates
+    /// of other authorities of the cluster beside that of the key.
     ///
     /// # Errors
     /// Unreadable PEM, a certificate that is not an authority's, a key of another certificate.

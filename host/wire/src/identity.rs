@@ -79,8 +79,8 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A node: the certificates of up to [`MAX_AUTHORITIES`] authorities of one cluster, the node's, and its private key,
-    /// each in PEM.
+    /// A node: the certificates of up to [`MAX_AUTHORITIES`] authorities of one cluster, the node's, and its private
+    /// key, each in PEM.
     ///
     /// # Errors
     /// Unreadable PEM, a certificate that names no node or one of another cluster, a key of another certificate.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::task::JoinSet;
+
 use rejoin_client::admin::{BucketProps, Durability};
 use rejoin_client::{Bytes, Client, ErrorKind};
 use rejoin_test_cluster::cli::{self, Ran};
 use rejoin_test_cluster::{Cluster, eventually};
-use tokio::task::JoinSet;
 
 /// Requests of one client before it is made anew from its profile, as a service that is restarted now and then.
 const REQUESTS: u64 = 40;

@@ -77,7 +77,8 @@ pub fn malformed(document: &Value) -> Vec<String> {
 }
 
 /// Packages that a build links into its root, and that the document does not list as required; those that it lists so
-/// and that are not linked, unless they are part of the embedded plugin; and checksums that are not those of Cargo.lock.
+/// and that are not linked, unless they are part of the embedded plugin; and checksums that are not those of
+/// Cargo.lock.
 ///
 /// # Errors
 /// The graph is none.

@@ -76,7 +76,14 @@ fn the_pool_and_the_memo_agree_with_the_host() {
             drop(send);
             let mut found: Vec<(usize, Outcome)> = receive.iter().collect();
             found.sort_by_key(|(number, _)| *number);
-            assert_eq!(found.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), expected, "round {round}");
+            for ((number, outcome), expected) in found.iter().zip(&expected) {
+                let values = [outcome, expected].map(|outcome| outcome.as_ref().map(|merged| &merged.value));
+                assert_eq!(values[0], values[1], "case {number}, round {round}");
+                // What is remembered was paid for.
+                let fuel = outcome.as_ref().map_or(0, |merged| merged.fuel_used);
+                assert!(round == 0 || fuel == 0, "case {number}: {fuel}");
+            }
+            assert_eq!(found.len(), expected.len());
         }
         let (hits, _) = pool.memo().hits_and_misses();
         assert!(hits >= cases.len() as u64, "the second round is remembered");

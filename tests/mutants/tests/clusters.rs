@@ -176,9 +176,6 @@ const MUTANTS: &[Mutant] = &[
         options.clients.deletes = share(0);
         crowd(options);
     }),
-    mutant(Rule::WalksAreFew, &[bounds::NAME], |options| {
-        (options.exchange, options.faults.loss) = (true, SECOND);
-    }),
     mutant(Rule::LimitsDropNothing, &[survival::NAME, convergence::NAME, reads::NAME], |options| {
         options.buckets[0].siblings = 2
     }),

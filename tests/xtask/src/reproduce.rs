@@ -38,8 +38,8 @@ fn environment(root: &Path, target: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Copies the sources into two directories below `work`, of different names and depths, builds in both, and compares the
-/// binaries. What was in `work` is removed.
+/// Copies the sources into two directories below `work`, of different names and depths, builds in both, and compares
+/// the binaries. What was in `work` is removed.
 ///
 /// # Errors
 /// A build fails, or the binaries differ: says where.

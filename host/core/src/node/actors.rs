@@ -10,8 +10,8 @@ use rejoin_proto::peer::{ActorNext, PeerHello};
 use super::route::shard_of_named;
 
 /// The actors of all shards for a hello, and the ring of 2^how many partitions names them. Each shard has told its own,
-/// of a ring of 2^so many. Where others have heard of a split that it has not, its actors go by the first parts of their
-/// partitions: a peer looks for them under all names.
+/// of a ring of 2^so many. Where others have heard of a split that it has not, its actors go by the first parts of
+/// their partitions: a peer looks for them under all names.
 #[must_use]
 pub fn announced(of_shards: Vec<(u8, Vec<ActorNext>)>) -> (u8, Vec<ActorNext>) {
     let most = of_shards.iter().map(|(bits, _)| *bits).max().unwrap_or(0);

@@ -19,14 +19,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use file::{FRAME, HEADER, Header, Records, encode};
 
 use rejoin_proto::audit::{AuditHead, AuditRecord, ChainFault, ChainWalk, MAX_ENTRY_BYTES, link};
 
 use crate::blob;
 use crate::disk::{Disk, DiskFile, if_found, read_readable, replace, sync_parent};
 use crate::error::{Context, FileError};
-
-use file::{FRAME, HEADER, Header, Records, encode};
 
 /// Into how many files a full log is divided.
 const FILES: u64 = 8;

@@ -243,12 +243,12 @@ fn a_log_at_its_limit_keeps_the_newest_records() {
     simulate(&Setup { more: "audit_bytes = 65536", ..ONE }, |world| async move {
         let root = world.client().await.admin();
         let mut last = String::new();
-        for number in 0..200 {
+        for number in 0..400 {
             last = format!("token-{number}");
             root.create_token(&last, Scope::ReadOnly).await.unwrap();
         }
         let (head, all) = records(&root).await;
-        assert!(head.first > 1 && head.last == 400, "{head:?}");
+        assert!(head.first > 1 && head.last == 800, "{head:?}");
         assert_eq!(all.first().unwrap().number, head.first);
         assert!(bytes(&world.data("n1")).len() <= 65_536 + 4_096);
         let AuditEvent::Asked(command) = all[all.len() - 2].entry().unwrap().event else { panic!("{all:?}") };
