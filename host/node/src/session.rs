@@ -233,7 +233,9 @@ impl ClientSession<'_> {
                 None => {}
             }
             let is_checked = count.is_some() && ends.is_none() && !view.has_changed().unwrap_or(false);
-            if !is_checked && let Err(why) = self.caller.check_again(&view.borrow_and_update(), now_ms) {
+            let refusal =
+                if is_checked { None } else { self.caller.check_again(&view.borrow_and_update(), now_ms).err() };
+            if let Some(why) = refusal {
                 return self.end(connection, why).await;
             }
             for frame in frames.drain(..) {
@@ -248,7 +250,8 @@ impl ClientSession<'_> {
         }
     }
 
-    /// Ends a connection whose caller may not go on. Nothing more is taken from it, and commands under way are answered.
+    /// Ends a connection whose caller may not go on. Nothing more is taken from it, and commands under way are
+    /// answered.
     async fn end(&self, connection: &Connection, why: &str) {
         tracing::info!(token = %self.caller.principal.name, why, "a connection of a client is closed");
         let answered = async {
