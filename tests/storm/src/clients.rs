@@ -92,7 +92,7 @@ impl Load {
     #[must_use]
     pub fn new(layout: Layout, cluster: ClusterId, secret: &[u8], buckets: Vec<BucketOf>) -> Self {
         // As nodes derive it. A context that cannot be opened by it ends the storm.
-        let contexts = ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat());
+        let contexts = ContextKey::of_secret(&[&cluster.0.to_le_bytes()[..], secret].concat());
         let load = Self {
             recording: Recording::default(),
             layout: Mutex::new(layout),
