@@ -189,7 +189,10 @@ mod tests {
 
     /// The binary above `a` and the procedural macro `m`.
     fn graph() -> String {
-        let unit = |id: &str, kind: &str, below: Value| json!({"pkg_id": id, "target": {"kind": [kind]}, "mode": "build", "dependencies": below});
+        let unit = |id: &str, kind: &str, below: Value| {
+            let target = json!({"kind": [kind]});
+            json!({"pkg_id": id, "target": target, "mode": "build", "dependencies": below})
+        };
         json!({
             "roots": [0],
             "units": [

@@ -221,8 +221,8 @@ fn describe(
 mod tests {
     use super::*;
 
-    const TREE: &str = "0rejoin v0.1.0 (/home/me/host/cli)|MIT\n1a v1.0.0|MIT/Apache-2.0\n2b v2.0.0|ISC\n1b v2.0.0|ISC (*)\n\
-        1m v3.0.0 (proc-macro)|MIT\n2b v1.0.0|ISC\n";
+    const TREE: &str = "0rejoin v0.1.0 (/home/me/host/cli)|MIT\n1a v1.0.0|MIT/Apache-2.0\n2b v2.0.0|ISC\n\
+        1b v2.0.0|ISC (*)\n1m v3.0.0 (proc-macro)|MIT\n2b v1.0.0|ISC\n";
     const EMBEDDED_TREE: &str = "0rejoin-plugin-cart v0.1.0 (/home/me/plugins/cart)|MIT\n1b v2.0.0|ISC\n";
 
     fn id(name: &str, version: &str) -> Id {
