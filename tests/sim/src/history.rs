@@ -65,14 +65,24 @@ pub struct Key {
     pub siblings: u16,
     /// Whether anything may store merged values: a self-causal plugin, or any plugin at the limit.
     pub folds: bool,
-    /// How many nodes may stand in for owners. 0: only owners take its writes.
+    /// How many nodes that are no owners may stand in for owners.
     pub fallbacks: usize,
+    /// How many owners may do so later, once the copies of its bucket are fewer and they are owners no more.
+    pub later_fallbacks: usize,
     /// Whether changes of the layout give it other owners.
     pub moves: bool,
     /// How many nodes that are neither may own it later, because the copies of its bucket change.
     pub later_owners: usize,
     /// From when on only its owners answer reads, if its bucket turned strict in the run; in microseconds.
     pub strict_from_us: Option<u64>,
+}
+
+impl Key {
+    /// Whether nodes that are no owners take its writes at some time of the run.
+    #[must_use]
+    pub fn has_fallbacks(&self) -> bool {
+        self.fallbacks + self.later_fallbacks > 0
+    }
 }
 
 /// The basis of a write.

@@ -184,6 +184,7 @@ impl Keys {
             siblings: of.options.siblings,
             folds: of.options.plugin,
             fallbacks: if of.options.sloppy { self.all.len() - owners.len() } else { 0 },
+            later_fallbacks: if self.changes_copies && of.options.sloppy { owners.len() - 1 } else { 0 },
             moves: self.moves,
             later_owners: if self.changes_copies && !of.options.sloppy { self.all.len() - owners.len() } else { 0 },
             strict_from_us: None,

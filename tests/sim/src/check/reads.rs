@@ -21,7 +21,7 @@ pub const NAME: &str = "reads";
 /// Whether any two such quorums have an owner in common. Where fallbacks count, only the demands on owners say so.
 pub(super) fn meets(run: &Run, key: KeyId, r: Answers, w: Answers) -> bool {
     let key = &run.keys[key as usize];
-    let owners = |of: Answers| usize::from(if key.fallbacks == 0 { of.nodes.max(of.owners) } else { of.owners });
+    let owners = |of: Answers| usize::from(if key.has_fallbacks() { of.owners } else { of.nodes.max(of.owners) });
     owners(r) + owners(w) > key.owners.len()
 }
 
@@ -208,7 +208,10 @@ mod tests {
         let mut story = Story::new(Kind::Set);
         let (write, _) = story.add(0, Basis::Blind, &[]);
         let read = story.get(1);
-        story.run.keys[0].fallbacks = 2;
+        assert!(!story.findings(check).is_empty(), "all nodes are owners, and always will be");
+        story.run.keys[0].later_fallbacks = 2;
+        assert_eq!(story.findings(check), [""; 0], "two that were owners may have acknowledged it");
+        (story.run.keys[0].fallbacks, story.run.keys[0].later_fallbacks) = (2, 0);
         assert_eq!(story.findings(check), [""; 0], "two fallbacks may have acknowledged it");
         let owners = |owners| Answers { nodes: 2, owners };
         for (pr, pw, missed) in [(2, 1, false), (2, 2, true), (1, 3, true), (3, 0, false)] {

@@ -36,6 +36,7 @@ impl Story {
             siblings: 32,
             folds: kind != Kind::Set,
             fallbacks: 0,
+            later_fallbacks: 0,
             moves: false,
             later_owners: 0,
             strict_from_us: None,

@@ -73,7 +73,7 @@ impl World {
     pub(super) fn look_for(&mut self, key: KeyId, step: &str) {
         let (of, place) = (&self.recorder.run.keys[key as usize], self.keys.place(key));
         // Fallbacks may hold what owners have not heard of yet.
-        if of.fallbacks > 0 {
+        if of.has_fallbacks() {
             return;
         }
         let counts = |synced: bool| synced || of.durability == Durability::Os;
