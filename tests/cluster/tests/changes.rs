@@ -129,7 +129,11 @@ async fn a_dead_node_that_comes_back_empty_waits_for_its_removal_and_is_let_in_t
     })
     .await;
     apply(&cluster, &[]);
-    cluster.rejoin(&["layout", "skip", "n4", "--yes"]).done();
+    eventually("whoever is asked knows that n4 is down", async || {
+        let ran = cluster.rejoin(&["layout", "skip", "n4", "--yes"]);
+        if ran.code == Some(0) { Ok(()) } else { Err(ran) }
+    })
+    .await;
     std::fs::remove_dir_all(cluster.data(3)).unwrap();
     cluster.files.joins(3);
     cluster.spawn(3);
@@ -138,7 +142,7 @@ async fn a_dead_node_that_comes_back_empty_waits_for_its_removal_and_is_let_in_t
         log => Err(log),
     })
     .await;
-    assert!(!cluster.data(3).join("control").exists(), "nothing is noted yet");
+    assert!(!cluster.data(3).exists(), "nothing is noted yet");
     cluster.spawn(2);
     settled(&cluster, 0).await;
     // Also with what it has noted since.
