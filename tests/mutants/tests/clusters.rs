@@ -70,17 +70,6 @@ const MUTANTS: &[Mutant] = &[
             late_mints(options);
         },
     ),
-    behind(
-        Rule::OlderWritesAreRefused,
-        &[Rule::ExchangesWaitForAcknowledgements],
-        &[reads::NAME, steps::NAME, survival::NAME],
-        |options| {
-            single_copies(options);
-            late_mints(options);
-        },
-    ),
-    behind(Rule::RetiredLayoutsAreNotRead, &[Rule::LayoutsRetireUnread], &[reads::NAME], hurried_layouts),
-    mutant(Rule::FallbacksHandOverFirst, &[reads::NAME], turning_strict),
     behind(Rule::ReadsWaitForTheExchange, &[Rule::GainsCountWhenTaken], &[reads::NAME], hurried_layouts),
     mutant(Rule::LayoutsRetireUnread, &[reads::NAME, steps::NAME, survival::NAME], hurried_layouts),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
@@ -311,17 +300,6 @@ fn copies(options: &mut Options) {
     layouts(options);
     (options.spares, options.network.loss) = (0, share(2));
     options.change_copies();
-}
-
-/// Many sloppy buckets, each of which turns strict once. Few nodes reach all others, so that what fallbacks hold waits.
-fn turning_strict(options: &mut Options) {
-    copies(options);
-    options.buckets[0].sloppy = true;
-    options.buckets[0].keys = 8;
-    options.buckets = vec![options.buckets[0].clone(); 6];
-    (options.nodes, options.zones, options.network.bulk_stalls) = (7, 1, share(40));
-    (options.faults.bridge, options.faults.layout) = (SECOND / 2, SECOND / 2);
-    (options.clients.sessions, options.clients.think_us) = (10, 5_000);
 }
 
 /// Changes of layout follow each other quickly, under many writes, and nodes hear of them late.

@@ -98,7 +98,8 @@ pub fn draw(seed: u64, length_ms: u64) -> Vec<Due> {
     let mut rng = Rng::new(seed, Stream::Plugins);
     let mut splits = [Beside::Nothing, Beside::Kills];
     // Two minutes have only the first.
-    splits.rotate_left(rng.index(splits.len()));
+    let first = rng.index(splits.len());
+    splits.rotate_left(first);
     let mut splits = splits.into_iter();
     let (mut steps, mut round, mut at_ms) = (Vec::new(), Vec::new(), FIRST_MS);
     while at_ms + LAST_MS < length_ms {

@@ -21,6 +21,7 @@ mod crowd;
 #[allow(dead_code, unreachable_pub, reason = "only its nodes are used")]
 #[path = "../../../bench/src/layouts.rs"]
 mod layouts;
+#[allow(dead_code, reason = "its objects are counted by tests of tests/bench")]
 #[path = "../../../bench/src/memory.rs"]
 mod memory;
 
@@ -50,7 +51,9 @@ fn main() -> ExitCode {
     let (mut with_trees, mut none) = (Crowd::new(NODES), Crowd::new(NODES));
     // The first writes of the keys make the leaves.
     let _ = with_trees.puts(writes);
-    bare(&mut || drop(none.puts(writes)));
+    bare(&mut || {
+        let _ = none.puts(writes);
+    });
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         times[0].push(with_trees.puts(writes).cpu);
