@@ -3,24 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rand_core::SeedableRng;
-use rand_xoshiro::Xoshiro256PlusPlus;
 
-use rejoin_core::exchange::ExchangeConfig;
-use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
+use rejoin_core::shard::Shard;
 use rejoin_core::shard::event::{Event, Now};
-use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{
     ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, LayoutRef, Name, NodeId, Object, ObjectId,
     ReapEpoch, TenantId, VersionVector,
 };
 
-use crate::memory::Memory;
+use crate::memory::{Memory, shard};
 
 /// Number of keys. Writes go to them in turn.
 const KEYS: u64 = 10_000;
@@ -52,26 +47,7 @@ impl Absorb {
         let (own, peer) = (nodes[0].id, nodes[1].id);
         let layout = placement::bootstrap(nodes, placement::DEFAULT_PARTITIONS).expect("a layout");
         let name = layout.name();
-        let config = Config {
-            node: own,
-            shard: 0,
-            shards: 1,
-            exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
-            contexts: ContextKey::derive(1, b"a secret of a benchmark"),
-            causal_key: CausalKey::derive(b"a secret of a benchmark"),
-            max_skew_ms: 60_000,
-            retry_window_ms: 30_000,
-            max_retry_bytes: 128 << 20,
-            max_ops: 8192,
-            max_op_bytes: 128 << 20,
-            lost: false,
-            rows_lost: false,
-            replaced: false,
-            handoff: Default::default(),
-        };
-        let mut store = Memory::default();
-        let rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let shard = Shard::open(config, Arc::new(ClusterView::new(layout, [])), rng, &mut store).expect("a shard");
+        let (shard, store) = shard(own, Arc::new(ClusterView::new(layout, [])));
         Self { shard, store, peer, layout: name, value: crate::bytes(value).into(), next: 0 }
     }
 

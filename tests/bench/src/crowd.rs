@@ -8,18 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand_core::SeedableRng;
-use rand_xoshiro::Xoshiro256PlusPlus;
 
-use rejoin_core::exchange::ExchangeConfig;
-use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
+use rejoin_core::shard::Shard;
 use rejoin_core::shard::event::{ClientRequest, Effect, Event, Now, ReplyTo};
-use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{Basis, Get, Put, PutOutcome, Reply, StartId};
-use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{DataRequest, PeerEnvelope};
 use rejoin_proto::{
     BucketId, Content, Hlc, LayoutNode, Name, NodeId, ObjectId, PartitionId, RequestId, TenantId, codec,
@@ -27,7 +22,7 @@ use rejoin_proto::{
 
 use crate::CpuTime;
 use crate::layouts::node;
-use crate::memory::Memory;
+use crate::memory::{Memory, shard};
 
 /// The partitions of each of these clusters, and how many of them are used.
 const PARTITIONS: u32 = 4_096;
@@ -90,7 +85,7 @@ impl Crowd {
         let keys = (0..).filter_map(key).take(KEYS).collect();
         let running: BTreeSet<NodeId> = used.iter().flat_map(|partition| owners(*partition)).collect();
         let view = Arc::new(ClusterView::new(layout, &[record]));
-        let shards = running.iter().map(|id| (*id, open(*id, &view))).collect();
+        let shards = running.iter().map(|id| (*id, shard(*id, view.clone()))).collect();
         let (start, contexts, cost) = (BTreeMap::new(), BTreeMap::new(), Cost::default());
         let mut crowd = Self { view, shards, keys, start, contexts, asked: 0, cost };
         for id in running {
@@ -200,28 +195,4 @@ impl Crowd {
         }
         answered
     }
-}
-
-fn open(node: NodeId, view: &Arc<ClusterView>) -> (Shard, Memory) {
-    let config = Config {
-        node,
-        shard: 0,
-        shards: 1,
-        exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
-        contexts: ContextKey::derive(1, b"a secret of a benchmark"),
-        causal_key: CausalKey::derive(b"a secret of a benchmark"),
-        max_skew_ms: 60_000,
-        retry_window_ms: 30_000,
-        max_retry_bytes: 128 << 20,
-        max_ops: 8192,
-        max_op_bytes: 128 << 20,
-        lost: false,
-        rows_lost: false,
-        replaced: false,
-        handoff: Default::default(),
-    };
-    let mut store = Memory::default();
-    let rng = Xoshiro256PlusPlus::seed_from_u64(node.0);
-    let shard = Shard::open(config, view.clone(), rng, &mut store).expect("a shard");
-    (shard, store)
 }

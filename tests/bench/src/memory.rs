@@ -1,11 +1,20 @@
-//! A store without a disk.
+//! A store without a disk, and the only shard of a node on it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use rand_core::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::ExchangeConfig;
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::port::{Change, Space, Store, StoreFault};
+use rejoin_core::shard::{Config, Shard};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::NodeId;
+use rejoin_proto::context::ContextKey;
 
 /// Rows in memory.
 #[derive(Default, Debug)]
@@ -46,4 +55,29 @@ impl Store for Memory {
         }
         Ok(())
     }
+}
+
+/// The only shard of a node, which exchanges nothing by itself.
+pub(crate) fn shard(node: NodeId, view: Arc<ClusterView>) -> (Shard, Memory) {
+    let config = Config {
+        node,
+        shard: 0,
+        shards: 1,
+        exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
+        contexts: ContextKey::derive(1, b"a secret of a benchmark"),
+        causal_key: CausalKey::derive(b"a secret of a benchmark"),
+        max_skew_ms: 60_000,
+        retry_window_ms: 30_000,
+        max_retry_bytes: 128 << 20,
+        max_ops: 8192,
+        max_op_bytes: 128 << 20,
+        lost: false,
+        rows_lost: false,
+        replaced: false,
+        handoff: Default::default(),
+    };
+    let mut store = Memory::default();
+    let rng = Xoshiro256PlusPlus::seed_from_u64(node.0);
+    let shard = Shard::open(config, view, rng, &mut store).expect("a shard");
+    (shard, store)
 }

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`Files`] of a cluster, [`Process`] that runs one node of it, [`Cluster`] of such processes,
 //! [`http`] for its admin ports, [`cli`] for the command line, [`guests`] for plugins, [`book`] for the commands that
-//! documents show, [`figures`] for the programs that measure.
+//! documents show, [`load`] of clients beside a test, [`figures`] for the programs that measure.
 #![forbid(unsafe_code)]
 
 pub mod book;
@@ -13,6 +13,7 @@ mod files;
 pub mod guests;
 pub mod http;
 mod intruder;
+pub mod load;
 mod process;
 mod wait;
 

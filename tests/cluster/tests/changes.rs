@@ -1,91 +1,14 @@
 //! Changes of the layout on real processes, under readers and writers: no request fails, and no write is lost.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::task::JoinSet;
 
+use rejoin_client::Bytes;
 use rejoin_client::admin::BucketProps;
-use rejoin_client::{Bytes, Client};
+use rejoin_test_cluster::load::{Load, fill, has_room, noise, taken, value};
 use rejoin_test_cluster::{Cluster, eventually};
-
-/// Writes new keys and reads old ones until it is told to stop.
-#[derive(Default)]
-struct Load {
-    over: AtomicBool,
-    written: Mutex<Vec<u64>>,
-    failures: Mutex<Vec<String>>,
-}
-
-impl Load {
-    async fn run(self: Arc<Self>, client: Client, first: u64) {
-        let bucket = client.bucket::<Bytes>("plain").unwrap();
-        let mut key = first;
-        while !self.over.load(Ordering::Relaxed) {
-            key += 1;
-            match bucket.put(key.to_be_bytes(), value(key)).create().await {
-                Ok(_) => self.written.lock().unwrap().push(key),
-                Err(error) => self.failures.lock().unwrap().push(format!("writing {key}: {error}")),
-            }
-            let old = {
-                let written = self.written.lock().unwrap();
-                written.get((key.wrapping_mul(1_000_003) % written.len().max(1) as u64) as usize).copied()
-            };
-            if let Some(old) = old {
-                match bucket.get(old.to_be_bytes()).await {
-                    Ok(read) if read.value == Some(value(old)) => {}
-                    other => self.failures.lock().unwrap().push(format!("reading {old}: {other:?}")),
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-    }
-
-    /// Lets clients run until `over`.
-    async fn begin(cluster: &Cluster) -> (Arc<Self>, JoinSet<()>) {
-        let (load, mut tasks) = (Arc::new(Self::default()), JoinSet::new());
-        for writer in 1..=3_u64 {
-            tasks.spawn(load.clone().run(cluster.client().await, writer << 32));
-        }
-        let written = async || match load.written.lock().unwrap().len() {
-            count if count > 300 => Ok(()),
-            count => Err(count),
-        };
-        eventually("the clients write", written).await;
-        (load, tasks)
-    }
-
-    /// Stops the clients. None of their requests has failed, and each acknowledged write is found.
-    async fn end(&self, tasks: JoinSet<()>, cluster: &Cluster, asked: usize) {
-        let failures = self.end_with_failures(tasks, cluster, asked).await;
-        assert!(
-            failures.is_empty(),
-            "{} requests have failed: {:?}",
-            failures.len(),
-            &failures[..failures.len().min(5)]
-        );
-    }
-
-    /// Stops the clients, some of whose requests may have failed, because a node was killed. Each acknowledged write is
-    /// found.
-    async fn end_with_failures(&self, mut tasks: JoinSet<()>, cluster: &Cluster, asked: usize) -> Vec<String> {
-        self.over.store(true, Ordering::Relaxed);
-        while tasks.join_next().await.is_some() {}
-        let bucket = cluster.pinned(asked).await.bucket::<Bytes>("plain").unwrap();
-        let written = self.written.lock().unwrap().clone();
-        for key in written {
-            assert_eq!(bucket.get(key.to_be_bytes()).await.unwrap().value, Some(value(key)), "{key} is lost");
-        }
-        self.failures.lock().unwrap().clone()
-    }
-}
-
-fn value(key: u64) -> Vec<u8> {
-    [&key.to_be_bytes()[..], &[7; 500]].concat()
-}
 
 fn apply(cluster: &Cluster, ask: &[&str]) -> Value {
     let with = |words: &[&str]| cluster.rejoin(&[words, ask].concat());
@@ -133,7 +56,7 @@ async fn three_nodes_become_four_and_one_of_the_first_leaves_while_clients_go_on
     settled(&cluster, n4).await;
     // The new node's own copies, without anybody else's.
     let (mut own, bucket) = (0, cluster.pinned(n4).await.bucket::<Bytes>("plain").unwrap());
-    let written = load.written.lock().unwrap().clone();
+    let written = load.written();
     for key in written {
         let read = bucket.get(key.to_be_bytes()).r(1).await.unwrap();
         if read.answered == ["n4"] {
@@ -149,12 +72,7 @@ async fn three_nodes_become_four_and_one_of_the_first_leaves_while_clients_go_on
     drained(&cluster, 0).await;
     let status = cluster.take(0).stop();
     assert_eq!(status.code(), Some(0));
-    let stopped_at = load.written.lock().unwrap().len();
-    eventually("the clients go on without it", async || match load.written.lock().unwrap().len() {
-        count if count > stopped_at + 100 => Ok(()),
-        count => Err(count),
-    })
-    .await;
+    load.goes_on("the clients go on without it", 100).await;
     load.end(tasks, &cluster, 2).await;
     let show =
         cluster.rejoin(&["layout", "history", "--json", "--node", &cluster.address(2).to_string()]).done().json();
@@ -199,11 +117,53 @@ async fn a_dead_node_is_replaced_once_it_is_skipped_and_does_not_come_back_with_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_that_comes_back_empty_waits_for_its_removal_and_is_let_in_then() {
+    let mut cluster = Cluster::start(4).await;
+    // The change waits for n3, which is only down, when n4 is declared dead.
+    cluster.kill(2);
+    cluster.kill(3);
+    cluster.rejoin(&["layout", "remove", "n4"]).done();
+    eventually("n4 is known to be down", async || {
+        let ran = cluster.rejoin(&["layout", "plan"]);
+        if ran.talk.contains("node n4 is down") { Ok(()) } else { Err(ran) }
+    })
+    .await;
+    apply(&cluster, &[]);
+    eventually("whoever is asked knows that n4 is down", async || {
+        let ran = cluster.rejoin(&["layout", "skip", "n4", "--yes"]);
+        if ran.code == Some(0) { Ok(()) } else { Err(ran) }
+    })
+    .await;
+    std::fs::remove_dir_all(cluster.data(3)).unwrap();
+    cluster.files.joins(3);
+    cluster.spawn(3);
+    eventually("n4 waits", async || match cluster.log(3) {
+        log if log.contains("an operator has declared this node dead") => Ok(()),
+        log => Err(log),
+    })
+    .await;
+    assert!(!cluster.data(3).exists(), "nothing is noted yet");
+    cluster.spawn(2);
+    settled(&cluster, 0).await;
+    // Also with what it has noted since.
+    for _ in 0..2 {
+        cluster.together().await;
+        let show = cluster.rejoin(&["layout", "show", "--json"]).done().json();
+        let n4 = show["nodes"].as_array().unwrap().iter().find(|node| node["node"] == "n4").unwrap();
+        assert_eq!((&n4["standing"], &n4["up"]), (&"unassigned".into(), &true.into()), "{show}");
+        cluster.kill(3);
+        cluster.spawn(3);
+    }
+    cluster.together().await;
+    assert!(!cluster.log(3).contains("was declared dead and removed"), "{}", cluster.log(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_goes_on_after_a_new_owner_and_an_old_one_were_killed() {
     let mut cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
     let (load, tasks) = Load::begin(&cluster).await;
-    load.over.store(true, Ordering::Relaxed);
+    load.stop();
     let n4 = cluster.join("n4").await;
     cluster.rejoin(&["layout", "assign", "n4"]).done();
     apply(&cluster, &[]);
@@ -221,17 +181,7 @@ async fn a_drained_node_holds_nothing_any_more_frees_its_disk_and_nothing_is_los
     let mut cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
-    let mut writes = JoinSet::new();
-    for key in 0..600_u64 {
-        let write = bucket.put(key.to_be_bytes(), noise(key)).create().w(3);
-        writes.spawn(async move { write.await.map(drop) });
-        if writes.len() >= 32 {
-            writes.join_next().await.unwrap().unwrap().unwrap();
-        }
-    }
-    while let Some(written) = writes.join_next().await {
-        written.unwrap().unwrap();
-    }
+    fill(&bucket, 600).await;
     let n4 = cluster.join("n4").await;
     let full = taken(&cluster.data(0));
     assert!(full > 600 * 20_000, "{full} bytes");
@@ -240,13 +190,7 @@ async fn a_drained_node_holds_nothing_any_more_frees_its_disk_and_nothing_is_los
     apply(&cluster, &[]);
     settled(&cluster, 0).await;
     drained(&cluster, 0).await;
-    let left = rejoin_test_cluster::within(Duration::from_secs(60), "its disk has room again", async || {
-        match taken(&cluster.data(0)) {
-            left if left < LITTLE => Ok(left),
-            left => Err(left),
-        }
-    })
-    .await;
+    let left = has_room(&cluster, 0).await;
     eprintln!("a node of {full} bytes that has handed over everything takes {left} bytes");
     let shown = cluster.rejoin(&["layout", "show", "--json"]).done().json();
     assert!(shown["change"].is_null(), "{shown}");
@@ -263,8 +207,10 @@ async fn partitions_are_split_under_load_and_a_node_that_joins_afterwards_takes_
     cluster.bucket("plain", BucketProps::default()).await;
     let (load, tasks) = Load::begin(&cluster).await;
     cluster.rejoin(&["layout", "split"]).done();
+    cluster.rejoin(&["layout", "assign", "n1", "--capacity", "2"]).said(2, "a split is staged");
+    cluster.rejoin(&["layout", "revert"]).done();
     cluster.rejoin(&["layout", "assign", "n1", "--capacity", "2"]).done();
-    cluster.rejoin(&["layout", "plan"]).said(2, "a split is a change by itself");
+    cluster.rejoin(&["layout", "split"]).said(2, "other changes are staged");
     cluster.rejoin(&["layout", "revert"]).done();
     cluster.rejoin(&["layout", "split"]).done();
     let text = cluster.rejoin(&["layout", "plan"]).done().text().to_owned();
@@ -323,42 +269,10 @@ async fn a_split_ends_after_nodes_were_killed_in_the_middle_of_it_and_nothing_is
         settled(&cluster, index).await;
     }
     cluster.together().await;
-    let before = load.written.lock().unwrap().len();
-    eventually("the clients go on", async || match load.written.lock().unwrap().len() {
-        count if count > before + 100 => Ok(()),
-        count => Err(count),
-    })
-    .await;
+    load.goes_on("the clients go on", 100).await;
     load.end_with_failures(tasks, &cluster, 1).await;
     let show = cluster.rejoin(&["layout", "show", "--json"]).done().json();
     assert_eq!(show["partitions"], 512, "{show}");
-}
-
-/// Bytes that a node without objects takes at most: 4.2 MB of ballast, and a first segment for each of its shards.
-const LITTLE: u64 = 8 << 20;
-
-/// Bytes of blocks that a directory takes on the disk.
-fn taken(dir: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    // Files come and go meanwhile.
-    let of = |entry: std::io::Result<std::fs::DirEntry>| match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
-        Ok((found, entry)) if found.is_dir() => taken(&entry.path()),
-        Ok((found, _)) => found.blocks() * 512,
-        Err(_) => 0,
-    };
-    std::fs::read_dir(dir).map_or(0, |entries| entries.map(of).sum())
-}
-
-/// 20 kB that do not compress.
-fn noise(key: u64) -> Vec<u8> {
-    let mut state = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let word = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()
-    };
-    (0..2_500).flat_map(word).collect()
 }
 
 /// Waits until the copies of the bucket do not change any more, as the node at that address sees it.
@@ -384,7 +298,7 @@ async fn a_bucket_goes_from_three_copies_to_five_and_to_two_and_turns_strict_whi
     has_copies(&cluster, 0, 5).await;
     has_copies(&cluster, 4, 5).await;
     // Each node has every key, and answers for itself.
-    let written = load.written.lock().unwrap().clone();
+    let written = load.written();
     for index in 0..5 {
         let bucket = cluster.pinned(index).await.bucket::<Bytes>("plain").unwrap();
         for key in written.iter().copied().step_by(7) {

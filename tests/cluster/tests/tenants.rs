@@ -3,13 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
 use rejoin_client::admin::{BucketProps, Scope};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
 use rejoin_proto::codec;
 use rejoin_test_cluster::Cluster;
+use rejoin_test_cluster::load::{fill, has_room, taken};
 use rejoin_wire::{Class, Connection, Endpoint, Identity, Limits};
 
 /// How long the end of a connection is waited for.
@@ -89,17 +88,7 @@ async fn a_deleted_bucket_frees_every_disk_and_its_name_is_used_again() {
     let mut cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
-    let mut writes = JoinSet::new();
-    for key in 0..600_u64 {
-        let write = bucket.put(key.to_be_bytes(), noise(key)).create().w(3);
-        writes.spawn(async move { write.await.map(drop) });
-        if writes.len() >= 32 {
-            writes.join_next().await.unwrap().unwrap().unwrap();
-        }
-    }
-    while let Some(written) = writes.join_next().await {
-        written.unwrap().unwrap();
-    }
+    fill(&bucket, 600).await;
     let plan = cluster.rejoin(&["bucket", "delete", "plain", "--dry-run", "--json"]).done().json();
     assert!(plan["objects"] == 1_800 && plan["reap_ms"].is_null(), "{plan}");
     assert!(plan["bytes"].as_u64().is_some_and(|bytes| bytes > 1_800 * 20_000), "{plan}");
@@ -127,41 +116,4 @@ async fn a_deleted_bucket_frees_every_disk_and_its_name_is_used_again() {
     }
     let usage = cluster.rejoin(&["tenant", "usage", "default", "--json"]).done().json();
     assert!(usage[0]["stored_objects"] == 3 && usage[0]["nodes"] == 3, "{usage}");
-}
-
-/// Bytes that a node without objects takes at most: 4.2 MB of ballast, and a first segment for each of its shards.
-const LITTLE: u64 = 8 << 20;
-
-async fn has_room(cluster: &Cluster, index: usize) {
-    rejoin_test_cluster::within(Duration::from_secs(60), "the disk has room again", async || {
-        match taken(&cluster.data(index)) {
-            left if left < LITTLE => Ok(()),
-            left => Err(left),
-        }
-    })
-    .await;
-}
-
-/// Bytes of blocks that a directory takes on the disk.
-fn taken(dir: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    // Files come and go meanwhile.
-    let of = |entry: std::io::Result<std::fs::DirEntry>| match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
-        Ok((found, entry)) if found.is_dir() => taken(&entry.path()),
-        Ok((found, _)) => found.blocks() * 512,
-        Err(_) => 0,
-    };
-    std::fs::read_dir(dir).map_or(0, |entries| entries.map(of).sum())
-}
-
-/// 20 kB that do not compress.
-fn noise(key: u64) -> Vec<u8> {
-    let mut state = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let word = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()
-    };
-    (0..2_500).flat_map(word).collect()
 }

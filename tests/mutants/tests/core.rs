@@ -31,6 +31,8 @@ mod forwards;
 mod gaps;
 #[path = "../../../host/core/tests/machines/handoff.rs"]
 mod handoff;
+#[path = "../../../host/core/tests/machines/joins.rs"]
+mod joins;
 #[path = "../../../host/core/tests/machines/layouts.rs"]
 mod layouts;
 #[path = "../../../host/core/tests/machines/limits.rs"]
@@ -204,6 +206,12 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::CatalogsAreEqualAtTheStart => {
             links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog
+        }
+        Rule::WhoJoinsAsksMoreThanOne => {
+            joins::a_node_that_was_declared_dead_joins_as_no_member_through_one_that_has_not_heard_of_it
+        }
+        Rule::TheDeadWaitForTheirRemoval => {
+            joins::a_node_that_was_declared_dead_joins_when_the_change_that_removes_it_has_ended
         }
         Rule::TheDeadComeBackEmpty => {
             links::a_node_that_was_declared_dead_and_removed_is_refused_until_it_comes_with_an_empty_directory

@@ -16,6 +16,9 @@ const LAST_MS: u64 = 8_000;
 /// The largest capacity.
 const CAPACITY: u64 = 3;
 
+/// The name of the kind of [`Change::Split`].
+pub const SPLITS: &str = "splits";
+
 /// A change of the layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -31,6 +34,17 @@ pub enum Change {
     Weigh(u32),
     /// A member is in another zone.
     Move(u8),
+    /// There are twice as many partitions.
+    Split(Beside),
+}
+
+/// What goes on beside a split.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// Nothing: faults end before it, and none begins before it is carried out.
+    Nothing,
+    /// Members are killed while it is under way, beside whatever else goes on.
+    Kills,
 }
 
 /// A change with its time.
@@ -55,6 +69,7 @@ impl Change {
             Self::Replace => "replacements",
             Self::Weigh(_) => "weights",
             Self::Move(_) => "moves of zone",
+            Self::Split(_) => SPLITS,
         }
     }
 }
@@ -69,18 +84,27 @@ impl fmt::Display for Due {
             Change::Replace => f.write_str("a node dies for good and is replaced"),
             Change::Weigh(capacity) => write!(f, "a node has capacity {capacity}"),
             Change::Move(zone) => write!(f, "a node is in zone z{}", zone + 1),
+            Change::Split(Beside::Nothing) => f.write_str("the partitions are split, without faults"),
+            Change::Split(Beside::Kills) => f.write_str("the partitions are split, and members are killed meanwhile"),
         }
     }
 }
 
-/// Draws the changes of a storm of that length. Every six in a row have one of each kind; the first one is a join.
+/// Draws the changes of a storm of that length. They come in rounds of one of each kind, of which the first two have a
+/// split too: one alone, one with kills. There are no more: partitions are never joined again. The first change is a
+/// join.
 #[must_use]
 pub fn draw(seed: u64, length_ms: u64) -> Vec<Due> {
     let mut rng = Rng::new(seed, Stream::Plugins);
+    let mut splits = [Beside::Nothing, Beside::Kills];
+    // Two minutes have only the first.
+    let first = rng.index(splits.len());
+    splits.rotate_left(first);
+    let mut splits = splits.into_iter();
     let (mut steps, mut round, mut at_ms) = (Vec::new(), Vec::new(), FIRST_MS);
     while at_ms + LAST_MS < length_ms {
         if round.is_empty() {
-            round = one_of_each(&mut rng);
+            round = one_of_each(&mut rng, splits.next());
             if steps.is_empty() {
                 round.sort_by_key(|change| *change == Change::Join);
             }
@@ -92,10 +116,11 @@ pub fn draw(seed: u64, length_ms: u64) -> Vec<Due> {
     steps
 }
 
-fn one_of_each(rng: &mut Rng) -> Vec<Change> {
+fn one_of_each(rng: &mut Rng, split: Option<Beside>) -> Vec<Change> {
     let (capacity, zone) = (rng.between(1, CAPACITY) as u32, rng.below(ZONES.into()) as u8);
     let mut kinds =
         vec![Change::Join, Change::Leave, Change::Drain, Change::Replace, Change::Weigh(capacity), Change::Move(zone)];
+    kinds.extend(split.map(Change::Split));
     for at in (1..kinds.len()).rev() {
         kinds.swap(at, rng.index(at + 1));
     }
@@ -111,10 +136,24 @@ mod tests {
         for seed in 0..50 {
             let changes = draw(seed, 120_000);
             let kinds: std::collections::BTreeSet<_> = changes.iter().map(|due| due.change.kind()).collect();
-            assert_eq!(kinds.len(), 6, "seed {seed}: {changes:?}");
+            assert_eq!(kinds.len(), 7, "seed {seed}: {changes:?}");
             assert_eq!(changes[0].change, Change::Join);
             assert!(draw(seed, 300_000).starts_with(&changes));
         }
         assert_ne!(draw(1, 120_000), draw(2, 120_000));
+    }
+
+    #[test]
+    fn a_storm_splits_once_alone_and_once_with_kills_however_long_it_is() {
+        let splits = |seed, length_ms| -> Vec<Change> {
+            let changes = draw(seed, length_ms).into_iter().map(|due| due.change);
+            changes.filter(|change| matches!(change, Change::Split(_))).collect()
+        };
+        let first = |beside| (0..50).filter(|seed| splits(*seed, 120_000)[0] == Change::Split(beside)).count();
+        assert!(first(Beside::Nothing) > 10 && first(Beside::Kills) > 10, "two minutes have either");
+        for seed in 0..50 {
+            let hour = splits(seed, 3_600_000);
+            assert!(hour.len() == 2 && hour[0] != hour[1], "seed {seed}: {hour:?}");
+        }
     }
 }

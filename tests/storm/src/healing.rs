@@ -101,6 +101,20 @@ pub async fn empty(pins: &Pins, since: Instant) -> Vec<String> {
     }
 }
 
+/// The partitions of the ring, and what is wrong with them: all nodes must have the same number, and at least that one.
+pub async fn partitions(pins: &Pins, least: u32) -> (u32, Vec<String>) {
+    let (mut wrong, mut most) = (Vec::new(), 0);
+    for (node, pin) in (0..).zip(&pins.0) {
+        let place = Place::Node(node);
+        match pin.admin().timeout(TIMEOUT).layout().await.map(|status| status.partitions) {
+            Ok(partitions) if partitions >= least && (most == 0 || partitions == most) => most = partitions,
+            Ok(other) => wrong.push(format!("{place} has {other} partitions, others {most}; the splits make {least}")),
+            Err(why) => wrong.push(format!("{place} does not tell its partitions: {why}")),
+        }
+    }
+    (most, wrong)
+}
+
 /// The copies of a key's owners, and why they are not yet what they must be.
 async fn look(load: &Load, pins: &Pins, key: KeyId) -> (Vec<Final>, Option<String>) {
     let owners = load.recording.run().keys[key as usize].owners.clone();

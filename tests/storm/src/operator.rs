@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rejoin_client::admin::{LayoutChanges, NodeChange};
+use rejoin_client::admin::LayoutChanges;
 use rejoin_client::{Client, ErrorKind};
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
 use rejoin_proto::{Layout, LayoutRef, Name, codec};
@@ -26,12 +26,13 @@ const HELLO_BYTES: usize = 16 << 20;
 ///
 /// # Errors
 /// It cannot be, or no node has taken the command in time: nothing was changed.
-pub async fn apply(client: &Client, nodes: &[NodeChange]) -> Result<LayoutRef, String> {
+pub async fn apply(client: &Client, changes: &LayoutChanges) -> Result<LayoutRef, String> {
     let end = Instant::now() + PATIENCE;
+    // What an attempt has staged that was given up may have come to this node since, and splits come alone.
+    let mut may_clear = true;
     loop {
         let admin = client.admin().timeout(ATTEMPT);
-        let changes = LayoutChanges { nodes: nodes.to_vec(), ..LayoutChanges::default() };
-        let planned = match admin.stage_layout(changes).await {
+        let planned = match admin.stage_layout(changes.clone()).await {
             Ok(_) => admin.plan_layout().await,
             Err(refused) => Err(refused),
         };
@@ -44,9 +45,12 @@ pub async fn apply(client: &Client, nodes: &[NodeChange]) -> Result<LayoutRef, S
             },
             Err(refused) => refused,
         };
-        if why.kind() == ErrorKind::BadRequest || Instant::now() >= end {
+        let is_refused = why.kind() == ErrorKind::BadRequest;
+        if is_refused || Instant::now() >= end {
             let _ = admin.revert_layout().await;
-            return Err(why.to_string());
+            if !is_refused || !std::mem::take(&mut may_clear) {
+                return Err(why.to_string());
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -10,7 +10,7 @@ use crate::NODES;
 /// The mean time between the beginnings of two faults.
 const EVERY_MS: u64 = 1_800;
 /// Nodes that may be stopped, killed or without room at the same time. Of three owners one is left.
-const TROUBLED: usize = 2;
+pub const TROUBLED: usize = 2;
 /// The farthest that a wall clock is set off: half the difference that the nodes allow, because retries are promised
 /// only within that.
 const SKEW_MS: u64 = 30_000;

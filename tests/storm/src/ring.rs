@@ -1,6 +1,6 @@
 //! What part each node has in the layout, as far as the storm has changed it, and which nodes a change can be about.
 
-use rejoin_client::admin::{Name, NodeChange};
+use rejoin_client::admin::{LayoutChanges, Name, NodeChange};
 use rejoin_test_cluster::name;
 use rejoin_test_sim::history::NodeIndex;
 
@@ -26,7 +26,7 @@ pub enum Part {
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// For the operator.
-    pub nodes: Vec<NodeChange>,
+    pub changes: LayoutChanges,
     /// The parts of the nodes when it is carried out.
     pub then: Vec<(NodeIndex, Part)>,
     /// The node that dies for it.
@@ -70,6 +70,14 @@ impl Parts {
         (0..NODES).filter(|node| self.of(*node) != Part::Gone)
     }
 
+    /// Two members that are killed beside a change, one after the other.
+    #[must_use]
+    pub fn victims(&self, due: &Due) -> Vec<NodeIndex> {
+        let members: Vec<NodeIndex> = (0..NODES).filter(|node| matches!(self.of(*node), Part::Member(1..))).collect();
+        let first = usize::try_from(due.pick).unwrap_or_default();
+        (0..members.len().min(2)).map(|more| members[first.wrapping_add(more) % members.len()]).collect()
+    }
+
     /// Chooses the nodes for a change. `None` if there are none for it now.
     #[must_use]
     pub fn choose(&self, due: &Due) -> Option<Chosen> {
@@ -84,7 +92,9 @@ impl Parts {
             zone,
             capacity,
         };
-        let one = |node: NodeIndex, change, part| Chosen { nodes: vec![change], then: vec![(node, part)], dies: None };
+        let of = |nodes| LayoutChanges { nodes, ..LayoutChanges::default() };
+        let one =
+            |node: NodeIndex, change, part| Chosen { changes: of(vec![change]), then: vec![(node, part)], dies: None };
         let spare = weighing.len() > LEAST;
         match due.change {
             Change::Join => {
@@ -103,7 +113,7 @@ impl Parts {
             Change::Replace => {
                 let (dies, takes) = (pick(&weighing)?, pick(&out)?);
                 let nodes = vec![NodeChange::Remove(name_of(dies)), assign(takes, Some(zone(takes)), Some(1))];
-                Some(Chosen { nodes, then: vec![(takes, Part::Member(1))], dies: Some(dies) })
+                Some(Chosen { changes: of(nodes), then: vec![(takes, Part::Member(1))], dies: Some(dies) })
             }
             Change::Weigh(capacity) => {
                 let node = pick(&weighing)?;
@@ -113,6 +123,11 @@ impl Parts {
                 let node = pick(&weighing)?;
                 Some(one(node, assign(node, Some(zone(to)), None), self.of(node)))
             }
+            // Whether the ring may have so many partitions its nodes say.
+            Change::Split(_) => {
+                let changes = LayoutChanges { split: true, ..LayoutChanges::default() };
+                Some(Chosen { changes, then: Vec::new(), dies: None })
+            }
         }
     }
 }
@@ -120,9 +135,23 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changes::Beside;
 
     fn due(change: Change) -> Due {
         Due { at_ms: 0, change, pick: 7 }
+    }
+
+    #[test]
+    fn a_split_is_about_no_node_and_two_members_are_killed_beside_it() {
+        let mut parts = Parts::default();
+        let due = due(Change::Split(Beside::Kills));
+        let split = parts.choose(&due).expect("it needs no node");
+        assert!(split.changes.split && split.changes.nodes.is_empty() && split.then.is_empty());
+        parts.set(0, Part::Gone);
+        parts.set(1, Part::Member(0));
+        let victims = parts.victims(&due);
+        assert!(victims.len() == 2 && victims[0] != victims[1], "{victims:?}");
+        assert!(victims.iter().all(|node| (2..MEMBERS).contains(node)), "{victims:?} have data");
     }
 
     #[test]
@@ -131,7 +160,7 @@ mod tests {
         let joins = parts.choose(&due(Change::Join)).expect("two are out");
         assert!(joins.then[0].0 >= MEMBERS && joins.then[0].1 == Part::Member(1));
         let replaced = parts.choose(&due(Change::Replace)).expect("a member and one that is out");
-        assert!(replaced.dies.is_some_and(|dies| dies < MEMBERS) && replaced.nodes.len() == 2);
+        assert!(replaced.dies.is_some_and(|dies| dies < MEMBERS) && replaced.changes.nodes.len() == 2);
         let left = parts.choose(&due(Change::Leave)).expect("five members");
         left.then.iter().for_each(|(node, part)| parts.set(*node, *part));
         assert!(parts.choose(&due(Change::Drain)).is_none(), "four are left");

@@ -16,7 +16,7 @@ use rejoin_proto::{LayoutNode, LayoutRef, NodeId};
 use rejoin_test_cluster::name;
 use rejoin_test_sim::history::Kind;
 
-use crate::changes::{self, Due};
+use crate::changes::{self, Beside, Change, Due, SPLITS};
 use crate::clients::{self, BucketOf, CLIENTS, Load, PINNED, QUORUM, name_of};
 use crate::ground::Ground;
 use crate::healing::{self, Pins};
@@ -37,6 +37,10 @@ const REPORT: Duration = Duration::from_secs(10);
 const WIPE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may wait, in a calm, for a change of the layout that is under way.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
+/// When the members are killed that are killed beside a split, since its beginning, and for how long: the first one
+/// misses it, and the second one knows of it.
+const KILLED_AT: [Duration; 2] = [Duration::ZERO, Duration::from_millis(1_500)];
+const KILLED_FOR: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(2)];
 /// How often a node that was wiped is asked whether it is rebuilt.
 const REBUILT: Duration = Duration::from_secs(2);
 
@@ -95,6 +99,10 @@ struct Storm {
     /// The client of the operator.
     operator: Client,
     under_change: JoinSet<Changed>,
+    /// No fault begins before the change under way is carried out.
+    is_alone: bool,
+    /// Kills beside it, with the time at which each is due.
+    kills: VecDeque<(Instant, Step)>,
     newest: LayoutRef,
     /// Nodes that were wiped and are not known to be rebuilt.
     rebuilding: Vec<u8>,
@@ -154,6 +162,8 @@ impl Storm {
             waiting: VecDeque::new(),
             operator: client,
             under_change: JoinSet::new(),
+            is_alone: false,
+            kills: VecDeque::new(),
             newest,
             rebuilding: Vec::new(),
             rebuilt_at: Instant::now(),
@@ -190,6 +200,7 @@ impl Storm {
             self.end_those_that_are_over(Instant::now());
             self.waiting.extend(changes.next_if(|change| change.at_ms <= at_ms));
             self.go_on_with_changes().await?;
+            self.kill_beside_a_change().await?;
             self.look_at_rebuilds().await;
             if let Some(step) = due.next_if(|step| step.at_ms <= at_ms) {
                 self.begin(step).await?;
@@ -228,8 +239,17 @@ impl Storm {
             self.leave_out(&step, "it is dead for good");
             return Ok(());
         }
+        if self.is_alone {
+            self.leave_out(&step, "the partitions are split, alone");
+            return Ok(());
+        }
         if let Fault::Wipe(node) = step.fault {
             return self.wipe(node, &step).await;
+        }
+        // The plan keeps to that, but for the kills beside a split.
+        if step.fault.troubles().is_some_and(|node| !self.may_trouble(node)) {
+            self.leave_out(&step, "enough nodes are in trouble");
+            return Ok(());
         }
         say(format_args!("{step}"));
         self.done.entry(step.fault.kind()).or_default().0 += 1;
@@ -237,6 +257,26 @@ impl Storm {
         self.nodes.begin(&step.fault);
         self.under_way.push((Instant::now() + Duration::from_millis(step.for_ms), step.fault));
         Ok(())
+    }
+
+    /// Whether another node may be in trouble now, which it is not yet.
+    fn may_trouble(&self, node: u8) -> bool {
+        let troubled: Vec<u8> = self.under_way.iter().filter_map(|(_, fault)| fault.troubles()).collect();
+        troubled.len() < plan::TROUBLED && !troubled.contains(&node)
+    }
+
+    /// Kills the members that are to be killed beside the change under way. One that is in trouble anyway is not.
+    async fn kill_beside_a_change(&mut self) -> Result<(), String> {
+        if self.under_change.is_empty() {
+            self.kills.clear();
+        }
+        let is_due = self.kills.front().is_some_and(|(at, step)| {
+            *at <= Instant::now() && step.fault.troubles().is_some_and(|node| self.may_trouble(node))
+        });
+        match self.kills.pop_front_if(|_| is_due) {
+            Some((_, step)) => self.begin(step).await,
+            None => Ok(()),
+        }
     }
 
     fn leave_out(&mut self, step: &Step, why: &str) {
@@ -275,11 +315,19 @@ impl Storm {
             self.health.node_troubled(dies, self.load.recording.now_us());
             self.load.recording.wiped(dies);
         }
+        match due.change {
+            Change::Split(Beside::Nothing) => {
+                self.calm().await?;
+                self.is_alone = true;
+            }
+            Change::Split(Beside::Kills) => self.kills = self.kills_beside(&due),
+            _ => {}
+        }
         say(format_args!("{due}: {}", shown(&chosen)));
         let (client, began_us) = (self.operator.clone(), self.load.recording.now_us());
         self.under_change.spawn(async move {
             let dead = chosen.dies.map(ring::name_of);
-            let applied = match operator::apply(&client, &chosen.nodes).await {
+            let applied = match operator::apply(&client, &chosen.changes).await {
                 Ok(layout) => Ok(operator::carried_out(&client, layout, dead.as_ref()).await),
                 Err(why) => Err(why),
             };
@@ -288,8 +336,20 @@ impl Storm {
         Ok(())
     }
 
+    /// Kills of members beside a change that begins now.
+    fn kills_beside(&self, due: &Due) -> VecDeque<(Instant, Step)> {
+        let since = |after: Duration| u64::try_from(after.as_millis()).unwrap_or_default();
+        let victims = self.parts.victims(due).into_iter().zip(KILLED_AT.into_iter().zip(KILLED_FOR));
+        let kill = |(node, (after, lasts)): (u8, (Duration, Duration))| {
+            let step = Step { at_ms: due.at_ms + since(after), for_ms: since(lasts), fault: Fault::Kill(node) };
+            (Instant::now() + after, step)
+        };
+        victims.map(kill).collect()
+    }
+
     /// A change has ended.
     async fn has_changed(&mut self, Changed { due, chosen, began_us, applied }: Changed) -> Result<(), String> {
+        self.is_alone = false;
         let addresses = self.nodes.addresses(self.parts.alive());
         let now_us = self.load.recording.now_us();
         match operator::newest(&self.nodes.files, &addresses).await {
@@ -486,9 +546,12 @@ impl Storm {
         let healing = healing::wait(&self.load, &self.pins, since).await;
         let held = healing::empty(&self.pins, since).await;
         self.nodes.problems.extend(held);
+        let splits = self.changed.get(SPLITS).map_or(0, |(done, _)| *done);
+        let (partitions, wrong) = healing::partitions(&self.pins, placement::DEFAULT_PARTITIONS << splits).await;
+        self.nodes.problems.extend(wrong);
         self.nodes.look();
         say(format_args!("faults: {}", counted(&self.done)));
-        say(format_args!("changes of layout: {}", counted(&self.changed)));
+        say(format_args!("changes of layout: {}; {partitions} partitions", counted(&self.changed)));
         let problems = std::mem::take(&mut self.nodes.problems);
         let strict = self.strict_reads();
         let run = self.load.recording.run();
@@ -515,6 +578,9 @@ fn shown(chosen: &Chosen) -> String {
             Part::Gone => format!("{node} gone"),
         }
     };
+    if chosen.changes.split {
+        return "twice as many partitions".to_owned();
+    }
     let then = chosen.then.iter().map(part).collect::<Vec<_>>().join(", ");
     chosen.dies.map_or(then.clone(), |dies| format!("{then} in the place of {}, which is dead", Place::Node(dies)))
 }

@@ -54,10 +54,10 @@ pub enum PlanRefused {
     /// Nothing is staged.
     #[error("nothing is staged: stage a change with `rejoin layout assign NODE`, `remove NODE` or `split`")]
     NothingStaged,
-    /// A split is staged with something else.
+    /// A split is staged with something else, at two nodes.
     #[error(
-        "a split is a change by itself, and other changes are staged too: take all back with `rejoin layout revert`, \
-            stage the split alone, and the others when it has ended"
+        "a split is a change by itself, and another operator has staged other changes: take all back with `rejoin \
+            layout revert`, stage the split alone, and the others when it has ended"
     )]
     SplitWithOthers,
     /// The demands cannot be met.
@@ -126,6 +126,7 @@ impl RingControl {
     }
 
     fn stage(&mut self, staging: Staging) -> Result<(), ErrorReply> {
+        self.may_stage(&staging)?;
         let mut roles = Vec::with_capacity(staging.roles.len());
         for (name, role) in staging.roles {
             let id = NodeId::from_name(&name);
@@ -155,6 +156,31 @@ impl RingControl {
         roles.into_iter().for_each(|(id, role)| self.set_staged(id, Some(role)));
         if let Some(policy) = staging.policy {
             self.set_policy(Some(policy));
+        }
+        Ok(())
+    }
+
+    /// Refuses a split beside other changes at once, and not only their plan, which two operators at two nodes can
+    /// still come to.
+    fn may_stage(&self, staging: &Staging) -> Result<(), ErrorReply> {
+        let changes = |policy: LayoutPolicy| policy != self.ring.newest().policy;
+        let is_other = !staging.roles.is_empty() || staging.policy.is_some_and(changes);
+        let has_other = self.ring.staged().next().is_some() || self.ring.staged_policy().is_some_and(changes);
+        let alone = "a split is a change by itself";
+        if staging.split && is_other {
+            return Err(bad(format!("{alone}: stage it without other changes, and these when it has ended")));
+        }
+        if staging.split && has_other {
+            return Err(bad(format!(
+                "{alone}, and other changes are staged: apply them first, or take them back with `rejoin layout \
+                    revert`; then stage the split"
+            )));
+        }
+        if is_other && self.ring.staged_split().is_some() {
+            return Err(bad(format!(
+                "a split is staged, which is a change by itself: apply it first, or take it back with `rejoin layout \
+                    revert`; then stage this"
+            )));
         }
         Ok(())
     }

@@ -36,10 +36,11 @@
 //! **What is told.** A node's own steps go to all connected peers at once. Everything else is passed on by a comparison
 //! with one peer after another each second, so that news also reaches the nodes that its maker does not.
 //!
-//! In reading order: [`RingEvent`], [`RingEffect`], [`RingControl::handle`], `steps`, `commands`.
+//! In reading order: [`RingEvent`], [`RingEffect`], [`RingControl::handle`], `steps`, `commands`, [`joining`].
 
 mod changes;
 mod commands;
+pub mod joining;
 mod steps;
 
 use alloc::boxed::Box;

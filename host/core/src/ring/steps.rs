@@ -65,7 +65,7 @@ fn missing(ring: &Ring, step: Step) -> Vec<NodeId> {
 }
 
 /// Whether an operator has declared a node dead for the newest layout.
-fn is_dead(ring: &Ring, node: NodeId) -> bool {
+pub(super) fn is_dead(ring: &Ring, node: NodeId) -> bool {
     ring.notes.skipped.get(&node).is_some_and(|until| *until >= ring.newest().name())
 }
 

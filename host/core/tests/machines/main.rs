@@ -13,6 +13,7 @@ mod former_owners;
 mod forwards;
 mod gaps;
 mod handoff;
+mod joins;
 mod layouts;
 mod limits;
 mod links;

@@ -26,7 +26,7 @@ pub(crate) const PARTITIONS: u32 = 8;
 const KEYS: u32 = 32;
 const SHARDS: u16 = 2;
 
-fn name(at: usize) -> Name {
+pub(crate) fn name(at: usize) -> Name {
     Name::new(format!("n{at}")).expect("a good name")
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn id(at: usize) -> NodeId {
     NodeId::from_name(&name(at))
 }
 
-fn address(at: usize) -> Address {
+pub(crate) fn address(at: usize) -> Address {
     Address::from(([127, 0, 0, 1], 7_000 + at as u16))
 }
 
@@ -399,6 +399,10 @@ impl World {
         let change = CopiesChange { bucket: BUCKET, name: name(0), seen, n, sloppy: false };
         self.handle(at, RingEvent::Command(6, RingCommand::SetCopies(change)));
         matches!(self.answers.last(), Some((_, Ok(_))))
+    }
+
+    pub(crate) fn ring(&self, at: usize) -> &Ring {
+        self.nodes[&id(at)].control.ring()
     }
 
     pub(crate) fn newest(&self, at: NodeId) -> &Layout {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use rejoin_core::ring::{MOST_PARTITIONS, RingCommand, RingEvent, Staging};
-use rejoin_proto::BucketId;
+use rejoin_core::ring::{MOST_PARTITIONS, PlanRefused, RingCommand, RingEvent, Staging};
+use rejoin_proto::{BucketId, LayoutPolicy};
 
-use crate::ring::{BUCKET, PARTITIONS, World, copies, id, member};
+use crate::ring::{BUCKET, PARTITIONS, World, copies, id, member, name};
 
 #[test]
 pub(crate) fn partitions_are_split_alone_and_up_to_a_bound() {
@@ -15,12 +15,6 @@ pub(crate) fn partitions_are_split_alone_and_up_to_a_bound() {
         world.answers.last().expect("an answer").1.clone().err().map(|error| error.message)
     };
     let split = || RingCommand::Stage(Staging { split: true, ..Staging::default() });
-    assert_eq!(said(&mut world, split()), None);
-    world.stage(id(0), 3, member(1));
-    let plan = |world: &World| world.nodes[&id(0)].control.plan();
-    assert!(plan(&world).is_err_and(|why| why.to_string().contains("a change by itself")));
-    assert_eq!(said(&mut world, RingCommand::Revert), None);
-    assert!(plan(&world).is_err_and(|why| why.to_string().contains("nothing is staged")));
     // A node that joins is under way.
     world.stage(id(0), 3, member(1));
     assert!(world.apply(id(0)));
@@ -42,6 +36,47 @@ pub(crate) fn partitions_are_split_alone_and_up_to_a_bound() {
     }
     let refused = said(&mut world, split()).expect("it is refused");
     assert!(refused.contains("the ring has 4096 partitions"), "{refused}");
+}
+
+#[test]
+fn a_split_beside_other_changes_is_refused_when_it_is_staged_in_either_order() {
+    let mut world = World::new(3, 1, 17);
+    let said = |world: &mut World, staging| {
+        world.handle(id(0), RingEvent::Command(5, RingCommand::Stage(staging)));
+        world.answers.last().expect("an answer").1.clone().err().map(|error| error.message)
+    };
+    let split = || Staging { split: true, ..Staging::default() };
+    let joins = || Staging { roles: vec![(name(3), member(1))], ..Staging::default() };
+    let now = world.newest(id(0)).policy;
+    let policy = |n| Staging { policy: Some(LayoutPolicy { n, ..now }), ..Staging::default() };
+    for other in [joins(), policy(2)] {
+        assert_eq!(said(&mut world, split()), None);
+        let refused = said(&mut world, other.clone()).expect("it is refused");
+        assert!(refused.contains("a split is staged") && refused.contains("`rejoin layout revert`"), "{refused}");
+        assert_eq!(said(&mut world, split()), None, "once more is the same");
+        world.handle(id(0), RingEvent::Command(5, RingCommand::Revert));
+        assert_eq!(said(&mut world, other.clone()), None);
+        let refused = said(&mut world, split()).expect("it is refused");
+        assert!(refused.contains("other changes are staged") && refused.contains("layout revert`"), "{refused}");
+        world.handle(id(0), RingEvent::Command(5, RingCommand::Revert));
+        let refused = said(&mut world, Staging { split: true, ..other }).expect("it is refused");
+        assert!(refused.contains("without other changes"), "{refused}");
+    }
+    // What was refused has left nothing behind, and the policy of now is no change.
+    assert!(world.nodes[&id(0)].control.plan().is_err_and(|why| why == PlanRefused::NothingStaged));
+    assert_eq!(said(&mut world, policy(now.n)), None);
+    assert_eq!(said(&mut world, split()), None);
+    assert!(world.apply(id(0)));
+    world.settle();
+    // Two operators who do not hear of each other get both staged, and no plan.
+    (1..4).for_each(|other| world.disconnect(id(0), id(other)));
+    world.stage_split(id(0));
+    world.stage(id(1), 3, member(1));
+    world.settle();
+    let plan = |world: &World| world.nodes[&id(2)].control.plan();
+    assert!(plan(&world).is_err_and(|why| why == PlanRefused::SplitWithOthers));
+    world.handle(id(2), RingEvent::Command(5, RingCommand::Revert));
+    assert!(plan(&world).is_err_and(|why| why == PlanRefused::NothingStaged));
 }
 
 #[test]

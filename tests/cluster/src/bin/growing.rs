@@ -2,24 +2,17 @@
 //! again.
 //!
 //! `cargo build --workspace --bins && target/debug/rejoin-bench-growing [KEYS [SECONDS [TURNS]]]`, by default with
-//! 100 000 keys, 10 s for each load, and 3 turns. In each turn clients are measured alone and while a node is added,
-//! and
+//! 100 000 keys, 10 s for each load, and 3 turns. In each turn clients are measured alone and while a node is added, and
 //! then alone and while it leaves again. The first change, in which nobody asks, shows what the change takes by itself.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
 use rejoin_client::admin::{Admin, BucketProps, Durability};
-use rejoin_client::{Bucket, Bytes};
-use rejoin_test_cluster::figures::{LOAD, Table, kilobytes, load, say, text};
+use rejoin_test_cluster::figures::{LOAD, NOTE_BYTES, NOTES, Table, kilobytes, load, say, text, write_notes};
 use rejoin_test_cluster::{Cluster, within};
 
 const NODES: usize = 3;
-/// Writers that fill the bucket.
-const WRITERS: u64 = 64;
-const VALUE_BYTES: usize = 100;
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// How often it is looked whether it has ended.
@@ -36,10 +29,10 @@ async fn main() {
     let (keys, seconds, turns) = (number(100_000), number(10), number(3));
     let mut run = Run { cluster: Cluster::start(NODES).await, seconds };
     let props = BucketProps { durability: Durability::Os, ..BucketProps::default() };
-    run.cluster.bucket("notes", props).await;
+    run.cluster.bucket(NOTES, props).await;
     let began = Instant::now();
-    run.fill(keys).await;
-    say(&format!("{keys} keys of {VALUE_BYTES} bytes written in {:.1} s\n", began.elapsed().as_secs_f64()));
+    write_notes(&run.cluster, 0..keys, "first").await;
+    say(&format!("{keys} keys of {NOTE_BYTES} bytes written in {:.1} s\n", began.elapsed().as_secs_f64()));
     let fourth = run.cluster.join("n4").await;
     run.alone(fourth).await;
     run.beside(fourth, turns).await;
@@ -59,23 +52,6 @@ enum Change {
 }
 
 impl Run {
-    async fn fill(&self, keys: u64) {
-        let bucket: Bucket<Bytes> = self.cluster.client().await.bucket("notes").unwrap_or_else(|why| panic!("{why}"));
-        let mut writers = JoinSet::new();
-        for writer in 0..WRITERS {
-            let bucket = bucket.clone();
-            writers.spawn(async move {
-                for key in (writer..keys).step_by(WRITERS as usize) {
-                    let mut value = format!("first {key} ").into_bytes();
-                    value.resize(VALUE_BYTES, b'.');
-                    let written = bucket.put(format!("note {key:09}"), value).blind().await;
-                    written.unwrap_or_else(|why| panic!("note {key:09}: {why}"));
-                }
-            });
-        }
-        writers.join_all().await;
-    }
-
     async fn admin(&self, node: usize) -> Admin {
         self.cluster.pinned(node).await.admin()
     }

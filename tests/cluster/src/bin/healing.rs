@@ -10,20 +10,15 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
 use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus, LayoutChanges};
 use rejoin_client::{Bucket, Bytes};
-use rejoin_test_cluster::figures::{Table, kilobytes, load, say, text};
+use rejoin_test_cluster::figures::{NOTE_BYTES, NOTES, Table, cpu, kilobytes, load, note, say, text, write_notes};
 use rejoin_test_cluster::{Cluster, http, within};
 
 const PARTS: [&str; 5] = ["starts", "idle", "splits", "differences", "rebuilds"];
 /// The node that is killed and wiped.
 const VICTIM: usize = 2;
 const NODES: usize = 3;
-/// Writers that fill the bucket.
-const WRITERS: u64 = 64;
-const VALUE_BYTES: usize = 100;
 /// How often each pair of loads is measured, and a killed node is started.
 const TURNS: usize = 3;
 /// The time for the cluster to become quiet, and for it to heal.
@@ -32,8 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(60);
 /// How often it is looked whether the cluster has healed.
 const GLANCE: Duration = Duration::from_millis(100);
-/// The length of a tick in `/proc/PID/stat`, whatever the kernel's own tick is.
-const TICK: Duration = Duration::from_millis(10);
 
 #[tokio::main]
 async fn main() {
@@ -51,10 +44,10 @@ async fn main() {
     let wants = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let mut run = Run { cluster: Cluster::start(NODES).await, keys, seconds };
     let props = BucketProps { durability: Durability::Os, ..BucketProps::default() };
-    run.cluster.bucket("notes", props).await;
+    run.cluster.bucket(NOTES, props).await;
     let began = Instant::now();
-    run.write(0..keys, "first").await;
-    say(&format!("{keys} keys of {VALUE_BYTES} bytes written in {:.1} s\n", began.elapsed().as_secs_f64()));
+    write_notes(&run.cluster, 0..keys, "first").await;
+    say(&format!("{keys} keys of {NOTE_BYTES} bytes written in {:.1} s\n", began.elapsed().as_secs_f64()));
     if wants("starts") {
         run.starts().await;
     }
@@ -80,23 +73,6 @@ struct Run {
 }
 
 impl Run {
-    /// Writes these keys, blindly.
-    async fn write(&self, keys: std::ops::Range<u64>, what: &str) {
-        let bucket: Bucket<Bytes> = self.cluster.client().await.bucket("notes").unwrap_or_else(|why| panic!("{why}"));
-        let mut writers = JoinSet::new();
-        for writer in 0..WRITERS {
-            let (bucket, keys, what) = (bucket.clone(), keys.clone(), what.to_owned());
-            writers.spawn(async move {
-                for key in keys.skip(writer as usize).step_by(WRITERS as usize) {
-                    let mut value = format!("{what} {key} ").into_bytes();
-                    value.resize(VALUE_BYTES, b'.');
-                    bucket.put(name(key), value).blind().await.unwrap_or_else(|why| panic!("{}: {why}", name(key)));
-                }
-            });
-        }
-        writers.join_all().await;
-    }
-
     async fn admin(&self, node: usize) -> Admin {
         self.cluster.pinned(node).await.admin()
     }
@@ -143,14 +119,14 @@ impl Run {
     async fn starts(&mut self) {
         let mut table = Table::new(&["start after kill -9", "until it answers", "until it serves its own copies"]);
         for turn in 0..TURNS as u64 {
-            self.write(0..self.keys.min(10_000), &format!("before kill {turn}")).await;
+            write_notes(&self.cluster, 0..self.keys.min(10_000), &format!("before kill {turn}")).await;
             self.cluster.kill(VICTIM);
             let began = Instant::now();
             self.cluster.spawn(VICTIM);
             let client = self.cluster.pinned(VICTIM).await;
             let answers = began.elapsed();
-            let bucket: Bucket<Bytes> = client.bucket("notes").unwrap_or_else(|why| panic!("{why}"));
-            within(PATIENCE, "the node serves", async || match bucket.get(name(0)).r(1).await {
+            let bucket: Bucket<Bytes> = client.bucket(NOTES).unwrap_or_else(|why| panic!("{why}"));
+            within(PATIENCE, "the node serves", async || match bucket.get(note(0)).r(1).await {
                 Ok(read) if read.is_found() => Ok(()),
                 other => Err(format!("{other:?}")),
             })
@@ -255,7 +231,7 @@ impl Run {
         let mut differ = 1000;
         while differ <= self.keys {
             self.cluster.kill(VICTIM);
-            self.write(0..differ, &format!("without one, {differ}")).await;
+            write_notes(&self.cluster, 0..differ, &format!("without one, {differ}")).await;
             // The victim, which is the last node, counts from nothing after its start.
             let before = self.moved(0..VICTIM).await;
             let began = Instant::now();
@@ -304,10 +280,6 @@ fn open(status: &ExchangeStatus, started: bool) -> usize {
     if started && status.pairs.is_empty() { known + 1 } else { known }
 }
 
-fn name(key: u64) -> String {
-    format!("note {key:09}")
-}
-
 /// Bytes that the loopback interface has sent.
 fn loopback() -> u64 {
     let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_else(|why| panic!("/proc/net/dev: {why}"));
@@ -315,13 +287,4 @@ fn loopback() -> u64 {
     // Eight fields of what was received come first.
     let sent = line.and_then(|line| line.split_whitespace().nth(8)?.parse().ok());
     sent.unwrap_or_else(|| panic!("/proc/net/dev has no loopback interface"))
-}
-
-/// CPU time of a process, user plus system: fields 14 and 15 of proc(5), counted after the name in parentheses.
-fn cpu(pid: u32) -> Duration {
-    let path = format!("/proc/{pid}/stat");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"));
-    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
-    let ticks: u32 = fields.into_iter().flatten().filter_map(|field| field.parse::<u32>().ok()).sum();
-    TICK * ticks
 }
