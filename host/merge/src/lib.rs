@@ -75,6 +75,6 @@ pub use limits::{CallLimits, CompileLimits, ModuleLimits};
 pub use memo::Memo;
 pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
 pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
-pub use workers::TenantShare;
 pub use rejoin_laws as laws;
 pub use under_test::PluginUnderTest;
+pub use workers::TenantShare;

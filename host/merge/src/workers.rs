@@ -351,14 +351,8 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    const LIMITS: WorkerLimits = WorkerLimits {
-        threads: 4,
-        queue: 10,
-        tenant_threads: 3,
-        tenant_queue: 6,
-        group_threads: 2,
-        group_queue: 4,
-    };
+    const LIMITS: WorkerLimits =
+        WorkerLimits { threads: 4, queue: 10, tenant_threads: 3, tenant_queue: 6, group_threads: 2, group_queue: 4 };
     /// The only tenant of most tests.
     const ONE: u64 = 1;
 

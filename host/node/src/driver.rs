@@ -185,6 +185,10 @@ impl Driver {
                 transfers.push(item);
             }
             more = requests.take(now_us, BATCH, &mut items);
+            if messages.is_empty() && items.is_empty() && transfers.is_empty() && !alarm.is_elapsed() {
+                // What it was woken for went with the last batch.
+                continue;
+            }
             // Behind the requests.
             let is_long = !transfers.is_empty();
             items.append(&mut transfers);

@@ -393,9 +393,9 @@ impl PluginService {
         let digest = digest_of(&bytes);
         let Engine { queue, limits, .. } = &self.0.engine;
         let result = match queue.compile(share, bytes, *limits, move |result| drop(done.send(result))) {
-            Ok(_pending) => compiled
-                .await
-                .unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() })),
+            Ok(_pending) => {
+                compiled.await.unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() }))
+            }
             Err(rejection) => Err(rejection),
         };
         let mut table = self.table();

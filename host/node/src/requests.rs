@@ -264,8 +264,7 @@ mod tests {
         let small = usize::try_from(SHARED_BATCH_COST / (4 << 10)).expect("small");
         assert!(batch.len() <= small, "{}", batch.len());
         let under_way = |of: Weighed| {
-            let of_tenant =
-                |item: &&InboxItem| matches!(item, InboxItem::Settled(_, way) if way.tenant == of.tenant);
+            let of_tenant = |item: &&InboxItem| matches!(item, InboxItem::Settled(_, way) if way.tenant == of.tenant);
             batch.iter().filter(of_tenant).count()
         };
         assert_eq!(under_way(BETA), 1, "it is in the first batch, however many were there before it");

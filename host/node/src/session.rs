@@ -407,8 +407,7 @@ impl ClientSession<'_> {
         };
         let shard = self.ctx.shard_index(partition, &view);
         let waiting = Waiting::Client(Box::new(client), self.sender.clone(), in_flight);
-        let pushed =
-            self.ctx.shards[shard].requests.push(arrived_us, self.weighed(&view), frame.body.len(), waiting);
+        let pushed = self.ctx.shards[shard].requests.push(arrived_us, self.weighed(&view), frame.body.len(), waiting);
         let overloaded = |message: String, retry_ms| {
             self.ctx.metrics.overloaded.increment(1);
             ErrorReply::new(ErrorCode::Overloaded, message).retry_after(retry_ms)

@@ -95,14 +95,7 @@ fn others_get_their_turn_beside_endless_plugins() {
     let pool = Pool::new(
         bench.host.clone(),
         Memo::new(1 << 20),
-        PoolConfig {
-            threads: 2,
-            queue: 64,
-            tenant_threads: 2,
-            tenant_queue: 64,
-            bucket_threads: 2,
-            bucket_queue: 64,
-        },
+        PoolConfig { threads: 2, queue: 64, tenant_threads: 2, tenant_queue: 64, bucket_threads: 2, bucket_queue: 64 },
     )
     .expect("two threads");
     let limits = CallLimits { fuel: 5_000_000, ..CallLimits::default() };
@@ -170,14 +163,8 @@ fn a_merge_that_nobody_waits_for_any_more_is_not_begun() {
 fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
     let bench = Bench::default();
     let endless = bench.plugin(&guests::endless());
-    let config = PoolConfig {
-        threads: 3,
-        queue: 16,
-        tenant_threads: 2,
-        tenant_queue: 16,
-        bucket_threads: 1,
-        bucket_queue: 4,
-    };
+    let config =
+        PoolConfig { threads: 3, queue: 16, tenant_threads: 2, tenant_queue: 16, bucket_threads: 1, bucket_queue: 4 };
     let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("three threads");
     // It ends with the test, which waits for nothing of this bucket: what it holds, it holds for all of the test.
     let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
@@ -191,7 +178,11 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
         )
     };
     let refused = (0..12).filter_map(|key| slow(key).err()).next_back();
-    assert_eq!(refused, Some(Overloaded { waiting: 4, of: QueueOf::Bucket }), "its own places are taken, and no others");
+    assert_eq!(
+        refused,
+        Some(Overloaded { waiting: 4, of: QueueOf::Bucket }),
+        "its own places are taken, and no others"
+    );
     let (send, answers) = channel();
     for _ in 0..20 {
         let send = send.clone();
@@ -206,14 +197,8 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
 fn a_tenant_with_slow_merges_in_many_buckets_leaves_a_thread_and_places_to_the_others() {
     let bench = Bench::default();
     let endless = bench.plugin(&guests::endless());
-    let config = PoolConfig {
-        threads: 3,
-        queue: 16,
-        tenant_threads: 3,
-        tenant_queue: 6,
-        bucket_threads: 2,
-        bucket_queue: 4,
-    };
+    let config =
+        PoolConfig { threads: 3, queue: 16, tenant_threads: 3, tenant_queue: 6, bucket_threads: 2, bucket_queue: 4 };
     let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("three threads");
     let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
     let wild = TenantShare { tenant: 7, weight: 1 };
@@ -222,7 +207,11 @@ fn a_tenant_with_slow_merges_in_many_buckets_leaves_a_thread_and_places_to_the_o
         pool.merge(call, bucket.to_le_bytes().to_vec().into(), siblings(), || true, |_| ())
     };
     let refused = (100..112).filter_map(|bucket| slow(bucket).err()).next_back();
-    assert_eq!(refused, Some(Overloaded { waiting: 6, of: QueueOf::Tenant }), "its own places are taken, and no others");
+    assert_eq!(
+        refused,
+        Some(Overloaded { waiting: 6, of: QueueOf::Tenant }),
+        "its own places are taken, and no others"
+    );
     let (send, answers) = channel();
     for _ in 0..20 {
         let send = send.clone();
@@ -286,15 +275,22 @@ fn a_storm_of_components_of_one_tenant_holds_another_ones_up_by_one_at_most() {
 #[test]
 fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
     let bench = Bench::default();
-    let queue = CompileQueue::new(bench.host.clone(), Compiler::InProcess, None, QueueConfig { threads: 1, queue: 1, tenant_queue: 1 })
-        .expect("one thread");
+    let queue = CompileQueue::new(
+        bench.host.clone(),
+        Compiler::InProcess,
+        None,
+        QueueConfig { threads: 1, queue: 1, tenant_queue: 1 },
+    )
+    .expect("one thread");
     let (release, wait) = channel::<()>();
     let (started, is_started) = channel();
     let hold = move |_| {
         started.send(()).expect("the test waits");
         wait.recv().ok();
     };
-    let _first = queue.compile(TenantShare::default(), guests::first().into(), ModuleLimits::default(), hold).expect("there is room");
+    let _first = queue
+        .compile(TenantShare::default(), guests::first().into(), ModuleLimits::default(), hold)
+        .expect("there is room");
     is_started.recv().expect("the thread runs it");
     let (send, compiled) = channel();
     let ask = || {

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 
 use rejoin_laws::{Case, Rng};
 use rejoin_merge::{
-    CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig, Sibling,
-    TenantShare,
+    CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig,
+    Sibling, TenantShare,
 };
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;

@@ -171,7 +171,12 @@ async fn run(wish: Wish) {
             }
             for (which, outcome) in [("alone", &alone), ("beside", &beside)] {
                 if let Some(why) = &outcome.why {
-                    say(&format!("{}: {} {} failed {which}; the first: {why}", case.name(), outcome.failed, load.name()));
+                    say(&format!(
+                        "{}: {} {} failed {which}; the first: {why}",
+                        case.name(),
+                        outcome.failed,
+                        load.name()
+                    ));
                 }
             }
             let kept = 100.0 * beside.done_per_due() / alone.done_per_due();
