@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use rejoin_client::ErrorKind;
-use rejoin_client::admin::Quota;
+use rejoin_client::admin::{BucketProps, Quota};
+use rejoin_client::{Bytes, ErrorKind};
+use rejoin_test_hostile::guests;
 use rejoin_test_shell::{Setup, simulate};
 
 use crate::quotas::tenant;
@@ -63,5 +64,26 @@ fn an_operator_sets_the_weight_of_a_tenant() {
             let refused = client.admin().set_quota(None, Quota::default().weighing(weight)).await.unwrap_err();
             assert!(refused.to_string().contains("a weight is 1 to 1000"), "{refused}");
         }
+    });
+}
+
+/// Nobody reads: the nodes merge by themselves, to compare what they would answer.
+#[test]
+fn merges_of_exchanges_are_charged_to_the_tenant_of_the_bucket() {
+    let more = "[exchange]\nview_samples_per_minute = 600";
+    simulate(&Setup { nodes: &["n1", "n2", "n3"], more, ..ONE }, |world| async move {
+        let (busy, _) = tenant(&world, "busy", Quota::default()).await;
+        let (idle, _) = tenant(&world, "idle", Quota::default()).await;
+        let plugin = busy.admin().push_plugin("first", guests::first()).await.unwrap();
+        let props = BucketProps { plugin: Some(plugin.activation()), ..BucketProps::default() };
+        busy.admin().create_bucket("merged", props).await.unwrap();
+        let bucket = busy.bucket::<Bytes>("merged").unwrap();
+        for value in [b"a", b"b"] {
+            bucket.put("k", value.to_vec()).blind().await.unwrap();
+        }
+        while busy.admin().usage().await.unwrap().fuel == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(idle.admin().usage().await.unwrap().fuel, 0);
     });
 }
