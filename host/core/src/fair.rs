@@ -1,15 +1,15 @@
 //! A weighted fair queue: of the flows that wait, that one is served next which has had the least for its weight.
 //!
-//! It is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996). Every flow has a *tag*: what it has been served,
-//! divided by its weight. The flow with the lowest tag is served, and the queue's own time is the tag of what was served
-//! last. A flow that begins to wait starts at that time, so that it has no credit for having been idle. While two flows
-//! wait, what they are served differs from their weights by at most one item of each.
+//! It is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996). Every flow has a *tag*: what it has been
+//! served, divided by its weight. The flow with the lowest tag is served, and the queue's own time is the tag of what
+//! was served last. A flow that begins to wait starts at that time, so that it has no credit for having been idle.
+//! While two flows wait, what they are served differs from their weights by at most one item of each.
 //!
 //! What may wait is bounded by *dynamic thresholds* (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998): a
-//! flow may have no more waiting than there is room left. One flow alone has half of the queue at most, two have a third
-//! each, and a flow that comes late always finds a place. What is under way is bounded in the same way while there is
-//! more than one flow. Every operation takes time logarithmic in the number of flows, and in addition linear in the
-//! number of those that are held back because they have too much under way.
+//! flow may have no more waiting than there is room left. One flow alone has half of the queue at most, two have a
+//! third each, and a flow that comes late always finds a place. What is under way is bounded in the same way while
+//! there is more than one flow. Every operation takes time logarithmic in the number of flows, and in addition linear
+//! in the number of those that are held back because they have too much under way.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 

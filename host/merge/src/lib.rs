@@ -26,8 +26,8 @@
 //!
 //! # Limits
 //! [`ModuleLimits`] and [`CompileLimits`] apply when a component is compiled, [`CallLimits`] at every call.
-//! [`HostConfig`] bounds the instances that exist at once, and [`PoolConfig`] the threads and queue of one tenant and of
-//! one bucket.
+//! [`HostConfig`] bounds the instances that exist at once, and [`PoolConfig`] the threads and queue of one tenant and
+//! of one bucket.
 //!
 //! # Reading order
 //! `host` compiles and loads, `call` runs, `plugin` is a loaded component, `fault` has the errors, `profile` configures

@@ -1,7 +1,7 @@
 //! The merge threads and the memo they share. All calls of plugins run here and never on a thread that serves requests.
 //!
-//! Each tenant gets a share of the threads and of the queue ([`PoolConfig`]), and each bucket a share of its tenant's, so
-//! that a tenant or a bucket with slow or many merges does not delay others.
+//! Each tenant gets a share of the threads and of the queue ([`PoolConfig`]), and each bucket a share of its tenant's,
+//! so that a tenant or a bucket with slow or many merges does not delay others.
 
 use std::sync::Arc;
 

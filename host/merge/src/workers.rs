@@ -2,10 +2,10 @@
 //!
 //! Of the tenants with waiting jobs, the one is served next whose jobs have used the least time for its weight, and of
 //! its groups the one whose jobs have used the least. It is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM
-//! 1996) by time that is known afterwards. Who was idle starts at the level of the others, so idle time earns no credit.
-//! A tenant uses at most all threads but one, if there are several, and a group at most all of its tenant's but one; the
-//! waiting jobs of both are bounded. So a job of another tenant or group always finds a place in the queue and soon a
-//! thread.
+//! 1996) by time that is known afterwards. Who was idle starts at the level of the others, so idle time earns no
+//! credit. A tenant uses at most all threads but one, if there are several, and a group at most all of its tenant's but
+//! one; the waiting jobs of both are bounded. So a job of another tenant or group always finds a place in the queue and
+//! soon a thread.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,5 @@
-//! Drives a shard: takes what waits in its queues, hands it to [`GroupCommit`] as one batch, and carries out the outputs
-//! after the commit.
+//! Drives a shard: takes what waits in its queues, hands it to [`GroupCommit`] as one batch, and carries out the
+//! outputs after the commit.
 //!
 //! The driver owns the queues, the connections and the metrics. It decides nothing: the machine says what may leave the
 //! node, and when. Begin with `run`, then `batch`, `input_of` and `act`.

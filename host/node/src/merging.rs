@@ -1,5 +1,5 @@
-//! Runs merges and validations for shards, each within its tenant's and bucket's shares of the pool, and reports why one fails. A
-//! failed merge never drops a sibling: the shard keeps all of them.
+//! Runs merges and validations for shards, each within its tenant's and bucket's shares of the pool, and reports why
+//! one fails. A failed merge never drops a sibling: the shard keeps all of them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -2,9 +2,9 @@
 //!
 //! A shard has four queues. Requests of clients wait in a fair queue between tenants ([`requests`](crate::requests)),
 //! which may refuse. Messages of peers have an inbox that is bounded by entries and bytes; a batch takes them ahead of
-//! the requests. Bulk messages of peers have an inbox of their own, of which a batch takes few, behind the requests. The
-//! fourth queue is unbounded, because these messages must not be lost: results that the shard waits for, and news of
-//! peers and of the catalog. Their number is bounded by what the shard has asked for.
+//! the requests. Bulk messages of peers have an inbox of their own, of which a batch takes few, behind the requests.
+//! The fourth queue is unbounded, because these messages must not be lost: results that the shard waits for, and news
+//! of peers and of the catalog. Their number is bounded by what the shard has asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The requests of clients that wait before a shard: sessions add them, and the shard's driver takes them in the order
 //! of a fair queue between tenants ([`rejoin_core::fair`]).
 //!
-//! A request that was taken is under way until its [`UnderWay`] is dropped. Where several tenants use the shard, what is
-//! under way of each leaves room to the others, and a batch takes so few requests that a light tenant waits for little
-//! work of others.
+//! A request that was taken is under way until its [`UnderWay`] is dropped. Where several tenants use the shard, what
+//! is under way of each leaves room to the others, and a batch takes so few requests that a light tenant waits for
+//! little work of others.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,8 +31,8 @@ pub(crate) enum Waiting {
     Client(Box<ClientRequest>, Sender, InFlight),
     /// Receipts for answers that a client has.
     Settled(Vec<Receipt>),
-    /// A session has ended. It is a notice behind the session's last request, which would otherwise create the session's
-    /// state anew.
+    /// A session has ended. It is a notice behind the session's last request, which would otherwise create the
+    /// session's state anew.
     SessionClosed(u64),
 }
 

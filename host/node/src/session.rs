@@ -298,8 +298,8 @@ impl ClientSession<'_> {
     }
 
     /// After a request was refused because the tenant has too many waiting: reads nothing more for a while, or until
-    /// there is room. QUIC's flow control then holds the client back, and refusing its requests one by one takes no time
-    /// from other tenants. May be dropped at any point and called again.
+    /// there is room. QUIC's flow control then holds the client back, and refusing its requests one by one takes no
+    /// time from other tenants. May be dropped at any point and called again.
     async fn wait_for_room(&mut self) {
         if let Some((shard, until)) = self.full {
             let _ = tokio::time::timeout_at(until, self.ctx.shards[shard].requests.eased(self.flow)).await;

@@ -1,10 +1,10 @@
 //! Measures what one tenant feels of another one that takes all it can get.
 //!
 //! `cargo xtask fairness [--seconds S] [--turns T] [--connections N] [--case CASE]..`, by default with 10 s for each
-//! load, 3 turns, 10 000 connections and all cases. Three nodes in processes of their own serve both tenants. The victim
-//! sends at a fixed rate, alone and beside the aggressor, in turns, so that whatever else the machine does meets both.
-//! The aggressor is a process of its own at the lowest priority: what it takes of the processors beside the nodes is
-//! not what is measured, but on a machine of few cores it is not nothing either. A time is counted from when an
+//! load, 3 turns, 10 000 connections and all cases. Three nodes in processes of their own serve both tenants. The
+//! victim sends at a fixed rate, alone and beside the aggressor, in turns, so that whatever else the machine does meets
+//! both. The aggressor is a process of its own at the lowest priority: what it takes of the processors beside the nodes
+//! is not what is measured, but on a machine of few cores it is not nothing either. A time is counted from when an
 //! operation was due, and one that failed or came late does not count as done.
 #![forbid(unsafe_code)]
 

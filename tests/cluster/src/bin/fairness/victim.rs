@@ -153,8 +153,8 @@ impl Victim {
     }
 }
 
-/// Starts operations at a fixed rate, whether or not those before have ended. Each says how long it took itself, or what
-/// it took is counted from when it was due.
+/// Starts operations at a fixed rate, whether or not those before have ended. Each says how long it took itself, or
+/// what it took is counted from when it was due.
 async fn paced<F>(rate: u32, time: Duration, operation: impl Fn(u64) -> F) -> Outcome
 where
     F: Future<Output = Result<Option<Duration>, String>> + Send + 'static,
