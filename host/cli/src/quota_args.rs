@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use rejoin_client::admin::{Amounts, Limit};
+use rejoin_client::admin::{Amounts, Limit, MAX_WEIGHT};
 
 use crate::values::some_duration;
 
@@ -54,6 +54,9 @@ pub(crate) struct TenantQuotaArgs {
     /// Bytes of plugins
     #[arg(long, value_name = "BYTES", conflicts_with = "none")]
     pub(crate) plugin_bytes: Option<u64>,
+    /// Its share where tenants wait for each other, in relation to the others' (without one: 1). The limits stay
+    #[arg(long, conflicts_with = "none", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))]
+    pub(crate) weight: Option<u32>,
 }
 
 /// What options say of a quota.

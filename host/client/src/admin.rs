@@ -50,7 +50,7 @@ pub use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
     LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
-pub use rejoin_proto::quota::{Amounts, Limit, Quota};
+pub use rejoin_proto::quota::{Amounts, Limit, MAX_WEIGHT, Quota};
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::{
     BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, TenantId, ZoneDemand,

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`copies`], [`quorum`], [`placement`], [`port`],
-//! [`view`], [`shard`], [`exchange`], [`access`], [`quota`], [`control`], [`ring`], [`members`], [`node`].
+//! [`view`], [`shard`], [`exchange`], [`access`], [`quota`], [`fair`], [`control`], [`ring`], [`members`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -37,6 +37,7 @@ pub mod causal;
 pub mod control;
 pub mod copies;
 pub mod exchange;
+pub mod fair;
 pub mod layouts;
 pub mod members;
 pub mod node;

@@ -292,6 +292,12 @@ impl ClusterView {
         self.quotas.get(&owner)
     }
 
+    /// The share of a tenant where tenants wait for each other, in relation to theirs.
+    #[must_use]
+    pub fn weight(&self, tenant: TenantId) -> u32 {
+        self.quota((tenant, None)).and_then(|quota| quota.weight).unwrap_or(1).max(1)
+    }
+
     /// All quotas that limit something.
     pub fn quotas(&self) -> impl Iterator<Item = (Owner, &Quota)> {
         self.quotas.iter().map(|(owner, quota)| (*owner, quota))

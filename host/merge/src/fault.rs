@@ -1,7 +1,7 @@
 //! The errors of the host and of loading a component. The faults of a call are in rejoin-proto, since the core knows
 //! them.
 
-pub use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
+pub use rejoin_proto::fault::{MergeFault, QueueOf, Refusal, TrapKind};
 
 /// The host itself cannot start.
 #[derive(Debug, thiserror::Error)]

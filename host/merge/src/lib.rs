@@ -26,7 +26,8 @@
 //!
 //! # Limits
 //! [`ModuleLimits`] and [`CompileLimits`] apply when a component is compiled, [`CallLimits`] at every call.
-//! [`HostConfig`] bounds the instances that exist at once, and [`PoolConfig`] the threads and queue of one bucket.
+//! [`HostConfig`] bounds the instances that exist at once, and [`PoolConfig`] the threads and queue of one tenant and
+//! of one bucket.
 //!
 //! # Reading order
 //! `host` compiles and loads, `call` runs, `plugin` is a loaded component, `fault` has the errors, `profile` configures
@@ -66,7 +67,7 @@ pub use compile::{
     PendingCompile, QueueConfig, child_main, is_child,
 };
 pub use escape::{escape_untrusted, is_printable};
-pub use fault::{HostError, MergeFault, Refusal, Rejection, TrapKind};
+pub use fault::{HostError, MergeFault, QueueOf, Refusal, Rejection, TrapKind};
 pub use fixture::{EncodedBytes, Fixture, FixtureAnswer, FixtureCase, FixtureError, FixtureSibling, FixtureViolation};
 pub use host::{Host, HostConfig};
 pub use law_check::{LawOutcome, LawReport, LoadError, check_laws, check_laws_with_progress};
@@ -76,3 +77,4 @@ pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
 pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
 pub use rejoin_laws as laws;
 pub use under_test::PluginUnderTest;
+pub use workers::TenantShare;

@@ -1,28 +1,33 @@
 //! The merge threads and the memo they share. All calls of plugins run here and never on a thread that serves requests.
 //!
-//! Each bucket gets a share of the threads and of the queue ([`PoolConfig`]), so that a bucket with slow or many merges
-//! does not delay other buckets.
+//! Each tenant gets a share of the threads and of the queue ([`PoolConfig`]), and each bucket a share of its tenant's,
+//! so that a tenant or a bucket with slow or many merges does not delay others.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::call::{Merged, Sibling};
-use crate::fault::{HostError, MergeFault};
+use crate::fault::{HostError, MergeFault, QueueOf};
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::memo::Memo;
 use crate::plugin::Plugin;
-use crate::workers::{QueueFull, STOPPED, WorkerLimits, Workers};
+use crate::workers::{QueueFull, STOPPED, TenantShare, Whose, WorkerLimits, Workers};
 
-/// The sizes of a [`Pool`], and the share of one bucket.
+/// The sizes of a [`Pool`], and the shares of one tenant and of one bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolConfig {
     /// Merge threads; at least one.
     pub threads: usize,
     /// The most waiting jobs; at least one. Above it jobs are refused.
     pub queue: usize,
-    /// The most threads of one bucket at once; at least one. Of several threads one is always left to other buckets.
+    /// The most threads of one tenant at once; at least one. Of several threads one is always left to other tenants.
+    pub tenant_threads: usize,
+    /// The most waiting jobs of one tenant; at least one.
+    pub tenant_queue: usize,
+    /// The most threads of one bucket at once; at least one. Of several threads of a tenant one is always left to its
+    /// other buckets.
     pub bucket_threads: usize,
     /// The most waiting jobs of one bucket; at least one.
     pub bucket_queue: usize,
@@ -30,27 +35,25 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(3, |cores| cores.get().clamp(3, 16));
-        Self { threads, queue: 1_024, bucket_threads: threads - 1, bucket_queue: 256 }
+        let threads = std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
+        let (tenant_threads, bucket_threads) = (threads - 1, threads - 2);
+        Self { threads, queue: 1_024, tenant_threads, tenant_queue: 512, bucket_threads, bucket_queue: 256 }
     }
 }
 
-/// The queue, or the bucket's share of it, is full. The caller keeps its siblings and may try again.
+/// The queue, or the tenant's or bucket's share of it, is full. The caller keeps its siblings and may try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "{waiting} merges{} are waiting already; the siblings are kept",
-    if *of_bucket { " of this bucket" } else { "" }
-)]
+#[error("{waiting} merges{of} are waiting already; the siblings are kept")]
 pub struct Overloaded {
     /// The most waiting jobs.
     pub waiting: usize,
-    /// Whether it is the bucket's share that is full.
-    pub of_bucket: bool,
+    /// Whose share it is that is full.
+    pub of: QueueOf,
 }
 
 impl From<QueueFull> for Overloaded {
     fn from(full: QueueFull) -> Self {
-        Self { waiting: full.limit, of_bucket: full.of_group }
+        Self { waiting: full.limit, of: full.of }
     }
 }
 
@@ -68,12 +71,20 @@ pub struct Pool {
 pub struct PluginCall {
     /// The bucket whose share of the pool it uses.
     pub bucket: u64,
+    /// The bucket's tenant, whose share it uses too.
+    pub tenant: TenantShare,
     /// The plugin to call.
     pub plugin: Plugin,
     /// The limits of the call.
     pub limits: CallLimits,
     /// Whether the plugin is called though the memo may have the result of a merge. The result is not memoised then.
     pub fresh: bool,
+}
+
+impl PluginCall {
+    fn whose(&self) -> Whose {
+        Whose { tenant: self.tenant, group: self.bucket }
+    }
 }
 
 impl Pool {
@@ -86,7 +97,9 @@ impl Pool {
         let limits = WorkerLimits {
             threads,
             queue: config.queue,
-            group_threads: config.bucket_threads.min(threads.saturating_sub(1)),
+            tenant_threads: config.tenant_threads.min(threads.saturating_sub(1)),
+            tenant_queue: config.tenant_queue,
+            group_threads: config.bucket_threads,
             group_queue: config.bucket_queue,
         };
         Ok(Self { workers: Some(Workers::new("merge", limits)?), ..Self::inline(host, memo) })
@@ -105,7 +118,7 @@ impl Pool {
     /// exactly once, on a merge thread (or on the caller, if the pool is inline or stops), unless the queue is full.
     ///
     /// # Errors
-    /// [`Overloaded`] if the queue or the bucket's share of it is full; `done` is then dropped uncalled.
+    /// [`Overloaded`] if the queue or the tenant's or bucket's share of it is full; `done` is then dropped uncalled.
     pub fn merge(
         &self,
         call: PluginCall,
@@ -114,13 +127,13 @@ impl Pool {
         wanted: impl FnOnce() -> bool + Send + 'static,
         done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
+        let (host, memo, whose) = (self.host.clone(), self.memo.clone(), call.whose());
         let work = move || match wanted() {
             true if call.fresh => host.merge(&call.plugin, &key, &siblings, &call.limits),
             true => memo.merge(&host, &call.plugin, &key, &siblings, &call.limits),
             false => Err(MergeFault::TooLate),
         };
-        self.submit(bucket, work, done)
+        self.submit(whose, work, done)
     }
 
     /// Shows a value to people, or returns the memoised result; otherwise as [`Pool::merge`].
@@ -134,12 +147,12 @@ impl Pool {
         wanted: impl FnOnce() -> bool + Send + 'static,
         done: impl FnOnce(Result<Bytes, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
+        let (host, memo, whose) = (self.host.clone(), self.memo.clone(), call.whose());
         let work = move || match wanted() {
             true => memo.show(&host, &call.plugin, &value, &call.limits),
             false => Err(MergeFault::TooLate),
         };
-        self.submit(bucket, work, done)
+        self.submit(whose, work, done)
     }
 
     /// Asks a plugin whether a value may be stored under a key; otherwise as [`Pool::merge`].
@@ -154,12 +167,12 @@ impl Pool {
         wanted: impl FnOnce() -> bool + Send + 'static,
         done: impl FnOnce(Result<(), MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
+        let (host, memo, whose) = (self.host.clone(), self.memo.clone(), call.whose());
         let work = move || match wanted() {
             true => memo.validate(&host, &call.plugin, &key, &value, &call.limits),
             false => Err(MergeFault::TooLate),
         };
-        self.submit(bucket, work, done)
+        self.submit(whose, work, done)
     }
 
     /// The number of waiting jobs.
@@ -182,7 +195,7 @@ impl Pool {
 
     fn submit<T: 'static>(
         &self,
-        bucket: u64,
+        whose: Whose,
         work: impl FnOnce() -> Result<T, MergeFault> + Send + 'static,
         done: impl FnOnce(Result<T, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
@@ -192,6 +205,6 @@ impl Pool {
         };
         let failed =
             |reason: String| Err(if reason == STOPPED { MergeFault::Stopped } else { MergeFault::Host { reason } });
-        Ok(workers.submit(bucket, || false, work, failed, done)?)
+        Ok(workers.submit(whose, || false, work, failed, done)?)
     }
 }

@@ -1,25 +1,72 @@
-//! Threads behind a bounded queue that is fair between groups of jobs.
+//! Threads behind a bounded queue that is fair between tenants, and between the groups of jobs of each.
 //!
-//! Of the groups with waiting jobs, the one whose jobs have used the least time is served next. A group that was idle
-//! starts at the level of the others, so idle time earns no credit. A group uses at most all threads but one, if there
-//! are several, and its waiting jobs are bounded: a job of another group always finds a place in the queue and soon a
-//! thread.
+//! Of the tenants with waiting jobs, the one is served next whose jobs have used the least time for its weight, and of
+//! its groups the one whose jobs have used the least. It is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM
+//! 1996) by time that is known afterwards. Who was idle starts at the level of the others, so idle time earns no
+//! credit. A tenant uses at most all threads but one, if there are several, and a group at most all of its tenant's but
+//! one; the waiting jobs of both are bounded. So a job of another tenant or group always finds a place in the queue and
+//! soon a thread.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::fault::HostError;
+use crate::fault::{HostError, QueueOf};
 use crate::profile::WASM_STACK_BYTES;
 
-/// The threads and waiting jobs, in all and of one group. All are at least one.
+/// A tenant, and its share where tenants wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TenantShare {
+    /// The tenant.
+    pub tenant: u64,
+    /// Its weight in relation to the others'; 0 is taken for 1.
+    pub weight: u32,
+}
+
+impl Default for TenantShare {
+    /// A single tenant.
+    fn default() -> Self {
+        Self { tenant: 0, weight: 1 }
+    }
+}
+
+/// Whose job it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Whose {
+    pub(crate) tenant: TenantShare,
+    /// The group of its tenant, such as a bucket.
+    pub(crate) group: u64,
+}
+
+/// The threads and waiting jobs, in all, of one tenant and of one group. All are at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WorkerLimits {
     pub(crate) threads: usize,
     pub(crate) queue: usize,
+    pub(crate) tenant_threads: usize,
+    pub(crate) tenant_queue: usize,
     pub(crate) group_threads: usize,
     pub(crate) group_queue: usize,
+}
+
+impl WorkerLimits {
+    /// With nothing below one, and with a thread left to other groups where there are several.
+    fn checked(self) -> Self {
+        let (threads, queue) = (self.threads.max(1), self.queue.max(1));
+        let tenant_threads = self.tenant_threads.clamp(1, threads);
+        let tenant_queue = self.tenant_queue.clamp(1, queue);
+        // Where a tenant has one thread, so has a group.
+        let most_of_group = if tenant_threads > 1 && threads > 1 { tenant_threads - 1 } else { tenant_threads };
+        Self {
+            threads,
+            queue,
+            tenant_threads,
+            tenant_queue,
+            group_threads: self.group_threads.clamp(1, most_of_group),
+            group_queue: self.group_queue.clamp(1, tenant_queue),
+        }
+    }
 }
 
 /// The queue has no room for another job.
@@ -27,8 +74,8 @@ pub(crate) struct WorkerLimits {
 pub(crate) struct QueueFull {
     /// The most waiting jobs.
     pub(crate) limit: usize,
-    /// Whether it is the group's share that is full.
-    pub(crate) of_group: bool,
+    /// Whose share it is that is full.
+    pub(crate) of: QueueOf,
 }
 
 /// A job runs, or is told that the threads have stopped. Either way it answers its caller once.
@@ -51,61 +98,134 @@ struct Group {
     spent: Duration,
 }
 
+impl Group {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.jobs.is_empty()
+    }
+
+    fn may_run(&self, most: usize) -> bool {
+        !self.jobs.is_empty() && self.running < most
+    }
+}
+
+#[derive(Default)]
+struct Tenant {
+    groups: BTreeMap<u64, Group>,
+    weight: u32,
+    waiting: usize,
+    running: usize,
+    /// The time its jobs have used, divided by its weight, counted from the level at which the tenant started.
+    spent: Duration,
+    /// The level at which a new group starts: the time of the group that was served last.
+    floor: Duration,
+}
+
+impl Tenant {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting == 0
+    }
+
+    fn may_run(&self, limits: &WorkerLimits) -> bool {
+        self.running < limits.tenant_threads && self.groups.values().any(|group| group.may_run(limits.group_threads))
+    }
+
+    /// Forgets idle groups that the others have caught up with.
+    fn forget(&mut self) {
+        let (floor, idle) = (self.floor, self.is_idle());
+        self.groups.retain(|_, group| !group.is_idle() || !idle && group.spent > floor);
+    }
+}
+
 #[derive(Default)]
 struct Queue {
-    groups: BTreeMap<u64, Group>,
+    tenants: BTreeMap<u64, Tenant>,
     waiting: usize,
-    /// The level at which a new group starts: the time of the group that was served last.
+    /// The level at which a tenant starts that has nothing to do: the time of the tenant that was served last.
     floor: Duration,
     stopped: bool,
 }
 
 impl Queue {
-    /// The next job and its group.
-    fn take(&mut self, group_threads: usize) -> Option<(u64, Job)> {
-        let may_run = |group: &Group| !group.jobs.is_empty() && group.running < group_threads;
-        let (&name, group) =
-            self.groups.iter_mut().filter(|(_, group)| may_run(group)).min_by_key(|(_, group)| group.spent)?;
+    /// The next job, its tenant and its group.
+    fn take(&mut self, limits: &WorkerLimits) -> Option<(u64, u64, Job)> {
+        let ready = self.tenants.iter_mut().filter(|(_, tenant)| tenant.may_run(limits));
+        let (&key, tenant) = ready.min_by_key(|(_, tenant)| tenant.spent)?;
+        let ready = tenant.groups.iter_mut().filter(|(_, group)| group.may_run(limits.group_threads));
+        let (&name, group) = ready.min_by_key(|(_, group)| group.spent)?;
         let job = group.jobs.pop_front()?;
         group.running += 1;
+        tenant.floor = tenant.floor.max(group.spent);
+        tenant.running += 1;
+        tenant.waiting -= 1;
         self.waiting -= 1;
-        self.floor = self.floor.max(group.spent);
-        Some((name, job))
+        self.floor = self.floor.max(tenant.spent);
+        Some((key, name, job))
     }
 
-    fn has_run(&mut self, name: u64, took: Duration) {
-        let Some(group) = self.groups.get_mut(&name) else { return };
-        group.running -= 1;
-        group.spent += took;
-        if group.running == 0 && group.jobs.is_empty() {
-            self.groups.remove(&name);
+    fn has_run(&mut self, key: u64, name: u64, took: Duration) {
+        let Some(tenant) = self.tenants.get_mut(&key) else { return };
+        tenant.running -= 1;
+        tenant.spent += took / tenant.weight.max(1);
+        if let Some(group) = tenant.groups.get_mut(&name) {
+            group.running -= 1;
+            group.spent += took;
         }
+        self.forget();
     }
 
-    fn push(&mut self, name: u64, job: Job, limits: &WorkerLimits) -> Result<(), (QueueFull, Job)> {
-        if self.waiting >= limits.queue {
+    /// Forgets what is idle, except who has used more time than those who wait: it must not begin at their level.
+    fn forget(&mut self) {
+        let floor = self.floor;
+        self.tenants.values_mut().for_each(Tenant::forget);
+        let all_idle = self.tenants.values().all(Tenant::is_idle);
+        self.tenants.retain(|_, tenant| !tenant.is_idle() || !all_idle && tenant.spent > floor);
+    }
+
+    fn push(&mut self, whose: Whose, job: Job, limits: &WorkerLimits) -> Result<(), (QueueFull, Job)> {
+        let full = |limit, of| QueueFull { limit, of };
+        let is_full = |queue: &Self| {
+            let of_tenant = queue.tenants.get(&whose.tenant.tenant).map_or(0, |tenant| tenant.waiting);
+            queue.waiting >= limits.queue || of_tenant >= limits.tenant_queue
+        };
+        if is_full(self) {
             self.drop_given_up();
         }
         if self.waiting >= limits.queue {
-            return Err((QueueFull { limit: limits.queue, of_group: false }, job));
+            return Err((full(limits.queue, QueueOf::All), job));
         }
         let floor = self.floor;
-        let group = self.groups.entry(name).or_insert_with(|| Group { spent: floor, ..Group::default() });
+        let tenant = self.tenants.entry(whose.tenant.tenant).or_default();
+        tenant.weight = whose.tenant.weight;
+        if tenant.waiting >= limits.tenant_queue {
+            return Err((full(limits.tenant_queue, QueueOf::Tenant), job));
+        }
+        if tenant.is_idle() {
+            tenant.spent = tenant.spent.max(floor);
+        }
+        let floor = tenant.floor;
+        let group = tenant.groups.entry(whose.group).or_default();
         if group.jobs.len() >= limits.group_queue {
-            return Err((QueueFull { limit: limits.group_queue, of_group: true }, job));
+            return Err((full(limits.group_queue, QueueOf::Bucket), job));
+        }
+        if group.is_idle() {
+            group.spent = group.spent.max(floor);
         }
         group.jobs.push_back(job);
+        tenant.waiting += 1;
         self.waiting += 1;
         Ok(())
     }
 
     /// Drops cancelled jobs. Their callers are gone, so they are not answered.
     fn drop_given_up(&mut self) {
-        for group in self.groups.values_mut() {
-            group.jobs.retain(|job| !(job.is_cancelled)());
+        for tenant in self.tenants.values_mut() {
+            for group in tenant.groups.values_mut() {
+                group.jobs.retain(|job| !(job.is_cancelled)());
+            }
+            tenant.waiting = tenant.groups.values().map(|group| group.jobs.len()).sum();
         }
-        self.groups.retain(|_, group| group.running > 0 || !group.jobs.is_empty());
-        self.waiting = self.groups.values().map(|group| group.jobs.len()).sum();
+        self.waiting = self.tenants.values().map(|tenant| tenant.waiting).sum();
+        self.forget();
     }
 }
 
@@ -128,7 +248,7 @@ impl Shared {
             if queue.stopped {
                 return;
             }
-            let Some((group, job)) = queue.take(self.limits.group_threads) else {
+            let Some((tenant, group, job)) = queue.take(&self.limits) else {
                 queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -139,7 +259,7 @@ impl Shared {
                 tracing::error!("what was to be done with a job's outcome panicked; the thread goes on");
             }
             queue = self.lock();
-            queue.has_run(group, began.elapsed());
+            queue.has_run(tenant, group, began.elapsed());
         }
     }
 }
@@ -152,10 +272,11 @@ impl Drop for Threads {
     fn drop(&mut self) {
         let mut queue = self.0.lock();
         queue.stopped = true;
-        let left = std::mem::take(&mut queue.groups);
+        let left = std::mem::take(&mut queue.tenants);
         drop(queue);
         self.0.ready.notify_all();
-        left.into_values().flat_map(|group| group.jobs).for_each(|job| (job.run)(StartSignal::Stopped));
+        let groups = left.into_values().flat_map(|tenant| tenant.groups.into_values());
+        groups.flat_map(|group| group.jobs).for_each(|job| (job.run)(StartSignal::Stopped));
     }
 }
 
@@ -171,16 +292,10 @@ impl std::fmt::Debug for Workers {
 
 impl Workers {
     pub(crate) fn new(name: &str, limits: WorkerLimits) -> Result<Self, HostError> {
-        let threads = limits.threads.max(1);
-        let limits = WorkerLimits {
-            threads,
-            queue: limits.queue.max(1),
-            group_threads: limits.group_threads.clamp(1, threads),
-            group_queue: limits.group_queue.clamp(1, limits.queue.max(1)),
-        };
+        let limits = limits.checked();
         let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), limits });
         let workers = Self(Arc::new(Threads(shared.clone())));
-        for number in 0..threads {
+        for number in 0..limits.threads {
             let shared = shared.clone();
             // The guest's stack is part of the thread's; 4 MiB more are for the host's frames and the compiler.
             let builder =
@@ -198,7 +313,7 @@ impl Workers {
     /// panics.
     pub(crate) fn submit<T: 'static>(
         &self,
-        group: u64,
+        whose: Whose,
         is_cancelled: impl Fn() -> bool + Send + 'static,
         work: impl FnOnce() -> T + Send + 'static,
         failed: impl FnOnce(String) -> T + Send + 'static,
@@ -215,7 +330,7 @@ impl Workers {
         };
         let shared = &self.0.0;
         let pushed =
-            shared.lock().push(group, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
+            shared.lock().push(whose, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
         // A refused job is dropped here, outside of the lock: dropping it may run the caller's code.
         pushed.map_err(|(full, _job)| full)?;
         shared.ready.notify_one();
@@ -236,85 +351,150 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    const LIMITS: WorkerLimits = WorkerLimits { threads: 3, queue: 10, group_threads: 2, group_queue: 4 };
+    const LIMITS: WorkerLimits =
+        WorkerLimits { threads: 4, queue: 10, tenant_threads: 3, tenant_queue: 6, group_threads: 2, group_queue: 4 };
+    /// The only tenant of most tests.
+    const ONE: u64 = 1;
 
     fn job() -> Job {
         Job { run: Box::new(|_| ()), is_cancelled: Box::new(|| false) }
     }
 
+    fn of(tenant: u64, group: u64) -> Whose {
+        Whose { tenant: TenantShare { tenant, weight: 1 }, group }
+    }
+
+    fn push(queue: &mut Queue, whose: Whose) -> Result<(), QueueFull> {
+        queue.push(whose, job(), &LIMITS).map_err(|(full, _)| full)
+    }
+
     fn queue(groups: &[u64]) -> Queue {
         let mut queue = Queue::default();
         for group in groups {
-            assert!(queue.push(*group, job(), &LIMITS).is_ok());
+            assert!(push(&mut queue, of(ONE, *group)).is_ok());
         }
         queue
     }
 
-    fn next(queue: &mut Queue) -> Option<u64> {
-        queue.take(LIMITS.group_threads).map(|(group, _)| group)
+    /// The tenant and group that are next.
+    fn next(queue: &mut Queue) -> Option<(u64, u64)> {
+        queue.take(&LIMITS).map(|(tenant, group, _)| (tenant, group))
+    }
+
+    /// The group that is next, where there is one tenant.
+    fn group(queue: &mut Queue) -> Option<u64> {
+        next(queue).map(|(_, group)| group)
     }
 
     #[test]
-    fn one_group_never_has_all_threads_nor_all_places() {
+    fn one_group_never_has_all_threads_nor_all_places_of_its_tenant() {
         let mut queue = queue(&[1, 1, 1, 1]);
-        assert_eq!(
-            queue.push(1, job(), &LIMITS).err().map(|(full, _)| full),
-            Some(QueueFull { limit: 4, of_group: true })
-        );
-        assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [Some(1), Some(1), None]);
-        assert!(queue.push(2, job(), &LIMITS).is_ok());
-        assert_eq!(next(&mut queue), Some(2), "the third thread is for others");
+        assert_eq!(push(&mut queue, of(ONE, 1)), Err(QueueFull { limit: 4, of: QueueOf::Bucket }));
+        assert_eq!([group(&mut queue), group(&mut queue), group(&mut queue)], [Some(1), Some(1), None]);
+        assert!(push(&mut queue, of(ONE, 2)).is_ok());
+        assert_eq!(group(&mut queue), Some(2), "the third thread is for others");
+    }
+
+    #[test]
+    fn one_tenant_never_has_all_threads_nor_all_places() {
+        let mut queue = queue(&[1, 2, 3, 4, 5, 6]);
+        assert_eq!(push(&mut queue, of(ONE, 7)), Err(QueueFull { limit: 6, of: QueueOf::Tenant }));
+        assert_eq!([group(&mut queue), group(&mut queue), group(&mut queue)], [Some(1), Some(2), Some(3)]);
+        assert_eq!(group(&mut queue), None, "the fourth thread is for other tenants");
+        assert!(push(&mut queue, of(2, 1)).is_ok());
+        assert_eq!(next(&mut queue), Some((2, 1)));
+        let full = (0..10).find_map(|group| push(&mut queue, of(3 + group, 1)).err());
+        assert_eq!(full, Some(QueueFull { limit: 10, of: QueueOf::All }));
+    }
+
+    #[test]
+    fn tenants_get_time_by_their_weights_however_many_buckets_they_have() {
+        let mut queue = Queue::default();
+        let heavy = |group| Whose { tenant: TenantShare { tenant: 1, weight: 3 }, group };
+        let (mut served, mut number) = ([0_u32; 3], 0);
+        for _ in 0..40 {
+            // Both always wait, the lighter one in three buckets.
+            for (tenant, groups) in [(1, 1), (2, 3)] {
+                while queue.tenants.get(&tenant).is_none_or(|known| known.waiting < 3) {
+                    number += 1;
+                    let whose = if tenant == 1 { heavy(7) } else { of(2, number % groups) };
+                    assert!(push(&mut queue, whose).is_ok());
+                }
+            }
+            let (tenant, group) = next(&mut queue).expect("both wait");
+            served[usize::try_from(tenant).expect("small")] += 1;
+            queue.has_run(tenant, group, Duration::from_millis(10));
+        }
+        assert_eq!(served, [0, 30, 10]);
     }
 
     #[test]
     fn who_has_taken_the_least_time_is_next() {
         let mut queue = queue(&[1, 1, 1, 2, 2, 2]);
-        assert_eq!(next(&mut queue), Some(1));
-        queue.has_run(1, Duration::from_millis(500));
+        assert_eq!(group(&mut queue), Some(1));
+        queue.has_run(ONE, 1, Duration::from_millis(500));
         for _ in 0..2 {
-            assert_eq!(next(&mut queue), Some(2));
-            queue.has_run(2, Duration::from_millis(1));
+            assert_eq!(group(&mut queue), Some(2));
+            queue.has_run(ONE, 2, Duration::from_millis(1));
         }
-        assert!(queue.push(3, job(), &LIMITS).is_ok());
-        assert_eq!(next(&mut queue), Some(3), "a newcomer begins where the others are");
-        queue.has_run(3, Duration::from_millis(1));
-        assert_eq!(next(&mut queue), Some(2));
-        queue.has_run(2, Duration::from_millis(1));
-        assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [Some(1), Some(1), None]);
+        assert!(push(&mut queue, of(ONE, 3)).is_ok());
+        assert_eq!(group(&mut queue), Some(3), "a newcomer begins where the others are");
+        queue.has_run(ONE, 3, Duration::from_millis(1));
+        assert_eq!(group(&mut queue), Some(2));
+        queue.has_run(ONE, 2, Duration::from_millis(1));
+        assert_eq!([group(&mut queue), group(&mut queue), group(&mut queue)], [Some(1), Some(1), None]);
     }
 
     #[test]
     fn idleness_saves_nothing_up() {
         let mut queue = queue(&[1, 1, 1]);
         for _ in 0..2 {
-            assert_eq!(next(&mut queue), Some(1));
-            queue.has_run(1, Duration::from_secs(1));
+            assert_eq!(next(&mut queue), Some((ONE, 1)));
+            queue.has_run(ONE, 1, Duration::from_secs(1));
         }
-        assert_eq!(next(&mut queue), Some(1));
-        for _ in 0..3 {
-            assert!(queue.push(2, job(), &LIMITS).is_ok());
-        }
-        assert!(queue.groups[&2].spent >= Duration::from_secs(2), "it was idle while the other worked");
+        assert_eq!(next(&mut queue), Some((ONE, 1)));
+        assert!(push(&mut queue, of(ONE, 2)).is_ok() && push(&mut queue, of(2, 1)).is_ok());
+        assert!(queue.tenants[&ONE].groups[&2].spent >= Duration::from_secs(2), "it was idle while the other worked");
+        assert!(queue.tenants[&2].spent >= Duration::from_secs(2), "so was the other tenant");
     }
 
     #[test]
-    fn groups_that_have_nothing_are_forgotten() {
-        let mut queue = queue(&[1, 2]);
-        for _ in 0..2 {
-            let group = next(&mut queue).expect("one waits");
-            queue.has_run(group, Duration::from_millis(1));
+    fn a_tenant_that_stops_for_a_moment_still_owes_what_it_has_used() {
+        let mut queue = Queue::default();
+        for _ in 0..3 {
+            assert!(push(&mut queue, of(2, 1)).is_ok());
         }
-        assert!(queue.groups.is_empty() && queue.waiting == 0);
+        assert!(push(&mut queue, of(ONE, 1)).is_ok());
+        assert_eq!(next(&mut queue), Some((ONE, 1)));
+        queue.has_run(ONE, 1, Duration::from_secs(1));
+        // It had nothing waiting, and comes back at once.
+        assert!(push(&mut queue, of(ONE, 1)).is_ok());
+        for _ in 0..3 {
+            assert_eq!(next(&mut queue), Some((2, 1)));
+            queue.has_run(2, 1, Duration::from_millis(100));
+        }
+        assert_eq!(next(&mut queue), Some((ONE, 1)));
+    }
+
+    #[test]
+    fn groups_and_tenants_that_have_nothing_are_forgotten() {
+        let mut queue = queue(&[1, 2]);
+        assert!(push(&mut queue, of(2, 1)).is_ok());
+        for _ in 0..3 {
+            let (tenant, group) = next(&mut queue).expect("one waits");
+            queue.has_run(tenant, group, Duration::from_millis(1));
+        }
+        assert!(queue.tenants.is_empty() && queue.waiting == 0);
     }
 
     #[test]
     fn what_was_given_up_makes_room_when_room_is_needed() {
         let mut queue = Queue::default();
-        for group in 0..10 {
+        for tenant in 0..10 {
             let is_cancelled = Job { run: Box::new(|_| ()), is_cancelled: Box::new(|| true) };
-            assert!(queue.push(group, is_cancelled, &LIMITS).is_ok());
+            assert!(queue.push(of(tenant, 1), is_cancelled, &LIMITS).is_ok());
         }
-        assert!(queue.push(1, job(), &LIMITS).is_ok());
-        assert_eq!((queue.waiting, queue.groups.len()), (1, 1));
+        assert!(push(&mut queue, of(1, 1)).is_ok());
+        assert_eq!((queue.waiting, queue.tenants.len()), (1, 1));
     }
 }

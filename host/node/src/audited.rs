@@ -141,7 +141,8 @@ fn limited(quota: &Quota) -> String {
         let of = |(limit, most): (Limit, u64)| format!("{} {kind} {most}", limit.name());
         amounts.iter().map(of).collect::<Vec<_>>()
     };
-    let parts = [said(&quota.hard, "at most"), said(&quota.soft, "warn above")].concat();
+    let weight = quota.weight.map(|weight| vec![format!("weight {weight}")]).unwrap_or_default();
+    let parts = [said(&quota.hard, "at most"), said(&quota.soft, "warn above"), weight].concat();
     if parts.is_empty() { "no limits".to_owned() } else { parts.join("; ") }
 }
 

@@ -14,12 +14,13 @@ use rejoin_core::ring::{RingCommand, RingEvent, staging};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, PluginDigest, TenantId, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, PluginDigest, TenantId, codec};
 use rejoin_store::{ControlFile, FileError};
 
 use crate::context::{NodeContext, quarantined};
 use crate::control_files::CATALOG_FILE;
 use crate::messages::{CatalogRequest, RingRequest, ShardMessage};
+use crate::plugins::{NamedPlugin, share};
 use crate::ring::{RingPart, RingWork};
 use crate::secret::Secret;
 use crate::view::{NodeView, node_view};
@@ -249,15 +250,17 @@ impl CatalogTask {
         let is_reaped = |body: &RecordBody| matches!(body, RecordBody::DeletedPlugin { deleted, .. } if deleted.reaped);
         let plugin = |record: &Record| match (&record.key, &record.body) {
             (RecordKey::Plugin(tenant, digest), body) if is_kept(*tenant) && !is_reaped(body) => {
-                Some((*digest, record.stamp))
+                Some((*digest, NamedPlugin { stamp: record.stamp, share: share(&view, *tenant) }))
             }
             _ => None,
         };
         // Tenants that have pushed the same component share it; the last one counts.
-        let mut named: BTreeMap<PluginDigest, Hlc> = BTreeMap::new();
-        for (digest, stamp) in self.control.records().filter_map(plugin) {
-            let known = named.entry(digest).or_insert(stamp);
-            *known = stamp.max(*known);
+        let mut named: BTreeMap<PluginDigest, NamedPlugin> = BTreeMap::new();
+        for (digest, plugin) in self.control.records().filter_map(plugin) {
+            let known = named.entry(digest).or_insert(plugin);
+            if known.stamp < plugin.stamp {
+                *known = plugin;
+            }
         }
         let active = self.control.records().filter_map(|record| match &record.body {
             RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),

@@ -36,13 +36,19 @@ pub struct Config {
     /// works on one thread at a time.
     #[serde(default = "defaults::shards")]
     pub shards: u16,
-    /// Threads that run plugins. The last of several is always left to other buckets than the busiest.
+    /// Threads that run plugins. The last of several is always left to other tenants than the busiest.
     #[serde(default = "defaults::merge_threads")]
     pub merge_threads: usize,
     /// Merges that may wait for a thread.
     #[serde(default = "defaults::merge_queue")]
     pub merge_queue: usize,
-    /// Threads that run plugins of one bucket at once.
+    /// Threads that run plugins of one tenant at once.
+    #[serde(default = "defaults::merge_tenant_threads")]
+    pub merge_tenant_threads: usize,
+    /// Merges of one tenant that may wait for a thread.
+    #[serde(default = "defaults::merge_tenant_queue")]
+    pub merge_tenant_queue: usize,
+    /// Threads that run plugins of one bucket at once. The last of several of its tenant's is left to other buckets.
     #[serde(default = "defaults::merge_bucket_threads")]
     pub merge_bucket_threads: usize,
     /// Merges of one bucket that may wait for a thread.
@@ -60,6 +66,9 @@ pub struct Config {
     /// Plugins that may wait to be compiled.
     #[serde(default = "defaults::compile_queue")]
     pub compile_queue: usize,
+    /// Plugins of one tenant that may wait to be compiled.
+    #[serde(default = "defaults::compile_tenant_queue")]
+    pub compile_tenant_queue: usize,
     /// Bytes of memory of a process that compiles.
     #[serde(default = "defaults::compile_memory_bytes")]
     pub compile_memory_bytes: u64,
@@ -71,12 +80,19 @@ pub struct Config {
     /// Bytes of compiled plugins that are kept in the data directory, so that a restart need not compile them.
     #[serde(default = "defaults::compiled_bytes")]
     pub compiled_bytes: u64,
-    /// Requests that may wait before a shard; one more is answered *overloaded*.
+    /// Requests that may wait before a shard; one more is answered *overloaded*. Of one tenant at most as many as there
+    /// are places left may wait, so half of them. As many messages of peers may wait beside them.
     #[serde(default = "defaults::inbox")]
     pub inbox: usize,
-    /// Bytes of the requests and messages that wait before a shard.
+    /// Bytes of the requests that wait before a shard, and of the messages of peers beside them.
     #[serde(default = "defaults::inbox_bytes")]
     pub inbox_bytes: u32,
+    /// Requests of one tenant that may wait before a shard, if that is less.
+    #[serde(default = "defaults::tenant_inbox")]
+    pub tenant_inbox: usize,
+    /// Bytes of these requests.
+    #[serde(default = "defaults::tenant_inbox_bytes")]
+    pub tenant_inbox_bytes: u32,
     /// Bytes that the requests under way in a shard hold.
     #[serde(default = "defaults::in_flight_bytes")]
     pub in_flight_bytes: usize,
@@ -196,7 +212,22 @@ mod defaults {
         2
     }
     pub(super) fn merge_threads() -> usize {
+        4
+    }
+    pub(super) fn merge_tenant_threads() -> usize {
         3
+    }
+    pub(super) fn merge_tenant_queue() -> usize {
+        512
+    }
+    pub(super) fn compile_tenant_queue() -> usize {
+        16
+    }
+    pub(super) fn tenant_inbox() -> usize {
+        2048
+    }
+    pub(super) fn tenant_inbox_bytes() -> u32 {
+        32 << 20
     }
     pub(super) fn merge_bucket_threads() -> usize {
         2

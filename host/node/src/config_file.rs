@@ -30,10 +30,13 @@ const KEYS: &[&str] = &[
     "shards",
     "merge_threads",
     "merge_queue",
+    "merge_tenant_threads",
+    "merge_tenant_queue",
     "merge_bucket_threads",
     "merge_bucket_queue",
     "compile_threads",
     "compile_queue",
+    "compile_tenant_queue",
     "compile_memory_bytes",
     "compile_seconds",
     "compile_program",
@@ -42,6 +45,8 @@ const KEYS: &[&str] = &[
     "module_bytes",
     "inbox",
     "inbox_bytes",
+    "tenant_inbox",
+    "tenant_inbox_bytes",
     "in_flight_bytes",
     "in_flight",
     "max_clients",
@@ -144,6 +149,12 @@ impl Config {
         }
         if self.retry_bytes < 1 << 20 || self.in_flight_bytes < 1 << 20 || self.inbox_bytes < 1 << 20 {
             return invalid("retry_bytes, in_flight_bytes, inbox_bytes", "must be at least 1048576");
+        }
+        if self.tenant_inbox == 0 || self.tenant_inbox_bytes < 1 << 20 {
+            return invalid("tenant_inbox, tenant_inbox_bytes", "must be at least 1, and 1048576 (1 MiB)");
+        }
+        if [self.merge_tenant_threads, self.merge_tenant_queue, self.compile_tenant_queue].contains(&0) {
+            return invalid("merge_tenant_threads, merge_tenant_queue, compile_tenant_queue", "must be at least 1");
         }
         if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
             return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");
@@ -308,6 +319,24 @@ mod tests {
         for bytes in ["65535", "17179869185"] {
             let refused = error(|text| format!("audit_bytes = {bytes}\n{text}"));
             assert!(refused.starts_with("audit_bytes: must be 65536 to "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_shares_of_a_tenant_have_least_values() {
+        let config = Config::parse(MINIMAL, Path::new("/")).unwrap();
+        assert!(config.merge_tenant_threads < config.merge_threads, "a thread is left to others");
+        assert!(config.merge_bucket_threads < config.merge_tenant_threads, "and one of the tenant's");
+        let least = [
+            ("tenant_inbox = 0", "tenant_inbox, tenant_inbox_bytes: must be at least 1, and 1048576"),
+            ("tenant_inbox_bytes = 1048575", "tenant_inbox, tenant_inbox_bytes: "),
+            ("merge_tenant_threads = 0", "merge_tenant_threads, merge_tenant_queue, compile_tenant_queue: must be"),
+            ("merge_tenant_queue = 0", "merge_tenant_threads, "),
+            ("compile_tenant_queue = 0", "merge_tenant_threads, "),
+        ];
+        for (line, says) in least {
+            let refused = error(|text| format!("{line}\n{text}"));
+            assert!(refused.starts_with(says), "{line}: {refused}");
         }
     }
 

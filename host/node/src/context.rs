@@ -112,8 +112,9 @@ impl NodeContext {
         u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
     }
 
-    pub(crate) fn shard_of(&self, partition: PartitionId, view: &ClusterView) -> &ShardHandle {
-        &self.shards[usize::from(shard_of(partition, view.layout().partitions(), self.shard_count()))]
+    /// The index of a partition's shard.
+    pub(crate) fn shard_index(&self, partition: PartitionId, view: &ClusterView) -> usize {
+        usize::from(shard_of(partition, view.layout().partitions(), self.shard_count()))
     }
 
     /// Everything that an operator should look at although the node works.

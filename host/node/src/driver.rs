@@ -1,4 +1,4 @@
-//! Drives a shard: takes everything from its queues, hands it to [`GroupCommit`] as one batch, and carries out the
+//! Drives a shard: takes what waits in its queues, hands it to [`GroupCommit`] as one batch, and carries out the
 //! outputs after the commit.
 //!
 //! The driver owns the queues, the connections and the metrics. It decides nothing: the machine says what may leave the
@@ -17,9 +17,10 @@ use rejoin_core::node::links::LinkEvent;
 use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
+use rejoin_merge::TenantShare;
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PluginDigest, TenantId, codec};
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, NodeId, PluginDigest, TenantId, codec};
 use rejoin_store::{CommitSeq, ShardStore};
 use rejoin_wire::{Class, Frame, SendError, Sender};
 
@@ -29,7 +30,8 @@ use crate::members::ShardRequests;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage, ShardReport, ShardStopped};
 use crate::metering::{InFlight, Metering};
 use crate::metrics::Metrics;
-use crate::plugins::PluginService;
+use crate::plugins::{PluginService, share};
+use crate::requests::{Requests, UnderWay};
 use crate::scanning::Scans;
 use crate::syncing::SyncRequests;
 
@@ -41,8 +43,14 @@ const BULK_BATCH: usize = 4;
 /// Retry delay for a client that reads its replies more slowly than it sends requests, in milliseconds.
 const SLOW_READER_RETRY_MS: u32 = 50;
 
+/// The most messages of peers that one batch takes while several tenants use the shard: requests wait for them.
+const SHARED_BATCH: usize = 512;
+
 /// The receiving ends of a shard's queues.
 pub(crate) struct ShardQueues {
+    /// Requests of clients.
+    pub(crate) requests: Requests,
+    /// Messages of peers.
     pub(crate) inbox: mpsc::Receiver<InboxItem>,
     /// Bulk messages of peers.
     pub(crate) bulk: mpsc::Receiver<InboxItem>,
@@ -101,6 +109,7 @@ struct BegunRequest {
     at_us: u64,
     is_read: bool,
     in_flight: InFlight,
+    under_way: UnderWay,
 }
 
 /// Messages to a peer whose send queue was full, in order. A burst of large messages between healthy nodes loses none;
@@ -134,10 +143,11 @@ impl Backlog {
 impl Driver {
     /// Runs until a [`ShardMessage::Stop`], or until all senders are gone.
     pub(crate) async fn run(mut self, queues: ShardQueues) {
-        let ShardQueues { mut inbox, mut bulk, messages: mut queue } = queues;
+        let ShardQueues { requests, mut inbox, mut bulk, messages: mut queue } = queues;
         let mut state = DriverState::default();
         let (mut items, mut messages) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         let mut transfers = Vec::with_capacity(BULK_BATCH);
+        let mut more = false;
         let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.batch.next_wake_us())));
         loop {
             // The timer is only moved to an earlier time. When it fires early, the batch is empty; moving it for each
@@ -149,17 +159,22 @@ impl Driver {
             tokio::select! {
                 biased;
                 count = queue.recv_many(&mut messages, BATCH) => if count == 0 { return },
-                count = inbox.recv_many(&mut items, BATCH) => if count == 0 { return },
+                count = inbox.recv_many(&mut items, SHARED_BATCH) => if count == 0 { return },
+                () = requests.ready() => {}
+                // Lets the sessions and connections of this thread go on in between.
+                () = tokio::task::yield_now(), if more => {}
                 count = bulk.recv_many(&mut transfers, BULK_BATCH) => if count == 0 { return },
                 () = &mut alarm => {}
             }
-            // Everything that has arrived by now shares this batch's commit.
+            // What has arrived by now shares this batch's commit.
+            let now_us = self.clock.now().mono_us;
             while messages.len() < BATCH
                 && let Ok(message) = queue.try_recv()
             {
                 messages.push(message);
             }
-            while items.len() < BATCH
+            let most = if requests.is_shared(now_us) { SHARED_BATCH } else { BATCH };
+            while items.len() < most
                 && let Ok(item) = inbox.try_recv()
             {
                 items.push(item);
@@ -169,10 +184,15 @@ impl Driver {
             {
                 transfers.push(item);
             }
+            more = requests.take(now_us, BATCH, &mut items);
+            if messages.is_empty() && items.is_empty() && transfers.is_empty() && !alarm.is_elapsed() {
+                // What it was woken for went with the last batch.
+                continue;
+            }
             // Behind the requests.
             let is_long = !transfers.is_empty();
             items.append(&mut transfers);
-            let waiting = inbox.len();
+            let waiting = inbox.len() + requests.waiting();
             if let Some(stop) = self.batch(&mut state, &mut messages, &mut items, waiting) {
                 let owes_ends = self.batch.shard().owes_ends();
                 let closed = self.store.close().map_err(|fault| fault.to_string());
@@ -212,13 +232,14 @@ impl Driver {
                     state.forget(connection);
                     continue;
                 }
-                InboxItem::Settled(receipts) => Event::Settled(receipts),
-                InboxItem::Client(request, sender, _permit, in_flight) => {
+                InboxItem::Settled(receipts, _under_way) => Event::Settled(receipts),
+                InboxItem::Client(request, sender, in_flight, under_way) => {
                     let is_read = matches!(request.request, DataRequest::Get(_));
-                    state.begun.insert(request.reply_to, BegunRequest { at_us: now.mono_us, is_read, in_flight });
+                    let begun = BegunRequest { at_us: now.mono_us, is_read, in_flight, under_way };
+                    state.begun.insert(request.reply_to, begun);
                     state.clients.insert(request.reply_to.connection, sender);
                     tracing::debug!("a client's request");
-                    Event::Client(request)
+                    Event::Client(*request)
                 }
                 InboxItem::Peer(from, envelope, _permit) => {
                     tracing::debug!(%from, what = envelope.body.kind(), "a peer's message");
@@ -253,7 +274,7 @@ impl Driver {
         let trace = match item {
             InboxItem::Client(request, ..) => request.trace,
             InboxItem::Peer(_, envelope, _) => envelope.trace,
-            InboxItem::SessionClosed(_) | InboxItem::Settled(_) => return tracing::Span::none(),
+            InboxItem::SessionClosed(_) | InboxItem::Settled(..) => return tracing::Span::none(),
         };
         tracing::debug_span!("request", trace = format_args!("{trace:016x}"), node = %self.name, shard = self.index)
     }
@@ -355,8 +376,9 @@ impl Driver {
                     self.name_the_data_directory(&mut reply);
                     let begun = self.observe(state, reply_to, &reply);
                     let frame = answer(reply_to, layout, state.start, reply);
-                    if let Some(begun) = begun {
+                    if let Some(mut begun) = begun {
                         begun.in_flight.replied(frame.body.len());
+                        begun.under_way.replied(frame.body.len());
                     }
                     replies.entry(reply_to.connection).or_default().push(frame);
                 }
@@ -364,14 +386,20 @@ impl Driver {
                     let now_us = self.clock.now().mono_us;
                     state.merging.insert(ticket, now_us);
                     match self.metering.begin_merge(&self.view, job.bucket, now_us) {
-                        Ok(payers) => self.plugins.merge(ticket, job, payers, self.messages.clone()),
+                        Ok(payers) => {
+                            let share = self.share_of(job.bucket);
+                            self.plugins.merge(ticket, (job, share), payers, self.messages.clone());
+                        }
                         Err(refusal) => {
                             self.metrics.merge_failed(refusal.reason());
                             drop(self.messages.send(ShardMessage::Merged(ticket, Err(refusal))));
                         }
                     }
                 }
-                Output::Validate(ticket, job) => self.plugins.validate(ticket, job, self.messages.clone()),
+                Output::Validate(ticket, job) => {
+                    let share = self.share_of(job.bucket);
+                    self.plugins.validate(ticket, (job, share), self.messages.clone());
+                }
                 Output::Scan(ticket, job) => self.scans.request(&self.store, ticket, job),
                 Output::ActorsChecked(_, connection) => checked.push(connection),
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
@@ -407,6 +435,13 @@ impl Driver {
             // When the node stops, the links task ends before the shards.
             let _ = self.links.send(LinkEvent::ActorsChecked(connection));
         }
+    }
+
+    /// Whose share of the merge threads a call for a bucket uses: its tenant's, also for a merge that the node makes by
+    /// itself, such as one of an exchange.
+    fn share_of(&self, bucket: BucketId) -> TenantShare {
+        // The last merges of a bucket that was deleted meanwhile are nobody's.
+        self.view.bucket(bucket).map_or_else(TenantShare::default, |bucket| share(&self.view, bucket.tenant))
     }
 
     /// Has the catalog quarantine a plugin. If that fails, it is found out again.

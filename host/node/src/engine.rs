@@ -28,6 +28,8 @@ pub(crate) fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError
     let shares = PoolConfig {
         threads: config.merge_threads,
         queue: config.merge_queue,
+        tenant_threads: config.merge_tenant_threads,
+        tenant_queue: config.merge_tenant_queue,
         bucket_threads: config.merge_bucket_threads,
         bucket_queue: config.merge_bucket_queue,
     };
@@ -65,7 +67,11 @@ impl Engine {
         let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
         let cache =
             cache.inspect_err(|error| tracing::warn!(%error, "the cache of compiled plugins cannot be opened")).ok();
-        let at_once = QueueConfig { threads: config.compile_threads, queue: config.compile_queue };
+        let at_once = QueueConfig {
+            threads: config.compile_threads,
+            queue: config.compile_queue,
+            tenant_queue: config.compile_tenant_queue,
+        };
         Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits })
     }
 }

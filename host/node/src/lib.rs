@@ -64,6 +64,7 @@ mod plugins;
 mod problems;
 mod quotas;
 mod renewal;
+mod requests;
 mod ring;
 mod run;
 mod scanning;

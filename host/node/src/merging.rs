@@ -1,5 +1,5 @@
-//! Runs merges and validations for shards, each within its bucket's share of the pool, and reports why one fails. A
-//! failed merge never drops a sibling: the shard keeps all of them.
+//! Runs merges and validations for shards, each within its tenant's and bucket's shares of the pool, and reports why
+//! one fails. A failed merge never drops a sibling: the shard keeps all of them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use rejoin_core::shard::event::{MergeJob, MergeTicket, Merged, PluginError, ValidateJob, ValidateTicket};
-use rejoin_merge::{CallLimits, MergeFault, Overloaded, Plugin, PluginCall, Sibling};
+use rejoin_merge::{CallLimits, MergeFault, Overloaded, Plugin, PluginCall, Sibling, TenantShare};
 use rejoin_proto::{BucketId, Name, PluginDigest, ProfileId};
 
 use crate::lock::lock;
@@ -33,12 +33,13 @@ fn wall_for(fuel: u64) -> Duration {
 }
 
 fn overloaded(full: Overloaded) -> PluginError {
-    PluginError::Overloaded { waiting: full.waiting, of_bucket: full.of_bucket }
+    PluginError::Overloaded { waiting: full.waiting, of: full.of }
 }
 
 /// A merge that a shard has asked for.
 struct MergeRequest {
     job: MergeJob,
+    share: TenantShare,
     ticket: MergeTicket,
     messages: UnboundedSender<ShardMessage>,
     payers: FuelPayers,
@@ -75,7 +76,7 @@ impl MergeRequest {
             max_siblings: MAX_SIBLINGS,
             wall: wall_for(self.job.fuel),
         };
-        PluginCall { bucket: self.job.bucket.0, plugin, limits, fresh: self.job.fresh }
+        PluginCall { bucket: self.job.bucket.0, tenant: self.share, plugin, limits, fresh: self.job.fresh }
     }
 }
 
@@ -84,12 +85,12 @@ impl PluginService {
     pub(crate) fn merge(
         &self,
         ticket: MergeTicket,
-        job: MergeJob,
+        (job, share): (MergeJob, TenantShare),
         payers: FuelPayers,
         messages: UnboundedSender<ShardMessage>,
     ) {
         let ready = self.find(&job.plugin);
-        let request = MergeRequest { job, ticket, messages, payers };
+        let request = MergeRequest { job, share, ticket, messages, payers };
         match ready {
             Some(Ok(plugin)) => self.run(plugin, request),
             Some(Err(error)) => self.fail(request, error),
@@ -185,15 +186,20 @@ impl PluginService {
     }
 
     /// Validates a value, and sends the shard the result or why there is none.
-    pub(crate) fn validate(&self, ticket: ValidateTicket, job: ValidateJob, messages: UnboundedSender<ShardMessage>) {
+    pub(crate) fn validate(
+        &self,
+        ticket: ValidateTicket,
+        (job, share): (ValidateJob, TenantShare),
+        messages: UnboundedSender<ShardMessage>,
+    ) {
         match self.find(&job.plugin) {
-            Some(Ok(plugin)) => self.run_validation(plugin, ticket, job, messages),
+            Some(Ok(plugin)) => self.run_validation(plugin, ticket, (job, share), messages),
             Some(Err(error)) => drop(messages.send(ShardMessage::Validated(ticket, Err(error)))),
             None => {
                 let service = self.clone();
                 self.0.runtime.spawn(async move {
                     match service.wait_for(&job.plugin, job.deadline_us).await {
-                        Ok(plugin) => service.run_validation(plugin, ticket, job, messages),
+                        Ok(plugin) => service.run_validation(plugin, ticket, (job, share), messages),
                         Err(error) => drop(messages.send(ShardMessage::Validated(ticket, Err(error)))),
                     }
                 });
@@ -205,7 +211,7 @@ impl PluginService {
         &self,
         plugin: Plugin,
         ticket: ValidateTicket,
-        job: ValidateJob,
+        (job, share): (ValidateJob, TenantShare),
         messages: UnboundedSender<ShardMessage>,
     ) {
         let limits = CallLimits {
@@ -216,8 +222,8 @@ impl PluginService {
         };
         let log_fields =
             LogFields { bucket: job.bucket, name: job.bucket_name, key_hash: job.key_hash, plugin: job.plugin };
-        let (call, wanted) =
-            (PluginCall { bucket: job.bucket.0, plugin, limits, fresh: false }, self.wanted(job.deadline_us));
+        let call = PluginCall { bucket: job.bucket.0, tenant: share, plugin, limits, fresh: false };
+        let wanted = self.wanted(job.deadline_us);
         let (service, reply) = (self.clone(), messages.clone());
         let done = move |result: Result<(), MergeFault>| {
             // A refusal is a result, and the core counts it.

@@ -1,9 +1,10 @@
 //! Messages between the tasks of a node: what is sent to a shard and to the catalog.
 //!
-//! A shard has three queues. Its inbox is bounded by entries and bytes and may refuse: requests of clients and messages
-//! of peers. Bulk messages of peers have an inbox of their own, of which a batch takes few, behind the requests. The
-//! third queue is unbounded, because these messages must not be lost: results that the shard waits for, and news of
-//! peers and of the catalog. Their number is bounded by what the shard has asked for.
+//! A shard has four queues. Requests of clients wait in a fair queue between tenants ([`requests`](crate::requests)),
+//! which may refuse. Messages of peers have an inbox that is bounded by entries and bytes; a batch takes them ahead of
+//! the requests. Bulk messages of peers have an inbox of their own, of which a batch takes few, behind the requests.
+//! The fourth queue is unbounded, because these messages must not be lost: results that the shard waits for, and news
+//! of peers and of the catalog. Their number is bounded by what the shard has asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,16 +31,16 @@ use rejoin_store::{CommitSeq, Stats};
 use rejoin_wire::{Class, Sender};
 
 use crate::metering::InFlight;
+use crate::requests::{RequestQueue, UnderWay};
 use crate::ring::RingAnswer;
 
-/// An entry of a shard's bounded inbox.
+/// An entry of a shard's batch: from its inboxes, or from its queue of requests.
 pub(crate) enum InboxItem {
-    Client(ClientRequest, Sender, InboxPermit, InFlight),
+    Client(Box<ClientRequest>, Sender, InFlight, UnderWay),
     Peer(NodeId, PeerEnvelope, InboxPermit),
     /// Receipts for answers that a client has.
-    Settled(Vec<Receipt>),
-    /// A session has ended. It comes through the inbox so that it is handled after the session's last request, which
-    /// would otherwise create the session's state anew.
+    Settled(Vec<Receipt>, UnderWay),
+    /// A session has ended.
     SessionClosed(u64),
 }
 
@@ -90,7 +91,7 @@ pub(crate) struct ShardReport {
     pub(crate) retry_bytes: usize,
     /// What this node holds without owning it.
     pub(crate) held: Held,
-    /// Entries in the inbox.
+    /// Requests of clients and messages of peers in its queues.
     pub(crate) waiting: usize,
     pub(crate) exchange: ExchangeStatus,
     /// What it has of each bucket.
@@ -100,6 +101,9 @@ pub(crate) struct ShardReport {
 /// The queues of a shard, for the other tasks of the node.
 #[derive(Clone)]
 pub(crate) struct ShardHandle {
+    /// For requests of clients.
+    pub(crate) requests: RequestQueue,
+    /// For messages of peers.
     pub(crate) inbox: Inbox,
     /// For bulk messages of peers.
     pub(crate) bulk: Inbox,
@@ -125,12 +129,7 @@ impl Inbox {
         (Self { items, free, bytes }, received)
     }
 
-    /// Reserves bytes in the inbox, if they are free. A frame larger than the inbox reserves all of it.
-    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<InboxPermit> {
-        self.free.clone().try_acquire_many_owned(self.permits(bytes)).ok()
-    }
-
-    /// As [`Inbox::try_reserve`], but waits until the bytes are free.
+    /// Reserves bytes in the inbox, once they are free. A frame larger than the inbox reserves all of it.
     pub(crate) async fn reserve(&self, bytes: usize) -> Option<InboxPermit> {
         self.free.clone().acquire_many_owned(self.permits(bytes)).await.ok()
     }
@@ -169,14 +168,13 @@ mod tests {
     #[tokio::test]
     async fn an_inbox_reserves_its_bytes_and_takes_a_larger_frame_when_it_is_empty() {
         let (inbox, _items) = Inbox::new(8, 1000);
-        let first = inbox.try_reserve(600).expect("free bytes");
-        assert!(inbox.try_reserve(401).is_none(), "only 400 bytes are free");
-        let second = inbox.try_reserve(400).expect("exactly the free bytes");
+        let first = inbox.reserve(600).await.expect("free bytes");
+        assert_eq!(inbox.free.available_permits(), 400);
+        let second = inbox.reserve(400).await.expect("exactly the free bytes");
         drop((first, second));
-        let large = inbox.try_reserve(usize::MAX).expect("it takes the whole inbox");
-        assert!(inbox.try_reserve(0).is_none(), "an empty frame reserves one byte");
-        // A peer's message waits, and its connection is not read meanwhile.
-        let waiting = inbox.reserve(1);
+        let large = inbox.reserve(usize::MAX).await.expect("it takes the whole inbox");
+        // A peer's message waits, even an empty one, and its connection is not read meanwhile.
+        let waiting = inbox.reserve(0);
         tokio::pin!(waiting);
         tokio::select! { biased;
             _ = &mut waiting => panic!("no byte was free"),

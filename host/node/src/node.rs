@@ -36,6 +36,7 @@ use crate::peer_table::Peers;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::requests::RequestQueue;
 use crate::ring::RingPart;
 use crate::scanning::Scans;
 use crate::secret::Secret;
@@ -390,11 +391,12 @@ fn limits(config: &Config) -> Limits {
 
 /// Makes the queues of a shard.
 fn shard_queues(config: &Config) -> (ShardHandle, ShardQueues) {
+    let (requests_in, requests) = RequestQueue::new(config);
     let (inbox_in, inbox) = Inbox::new(config.inbox, config.inbox_bytes);
     let (bulk_in, bulk) = Inbox::new(BULK_INBOX, BULK_INBOX_BYTES);
     let (messages_in, messages) = mpsc::unbounded_channel();
-    let handle = ShardHandle { inbox: inbox_in, bulk: bulk_in, messages: messages_in };
-    (handle, ShardQueues { inbox, bulk, messages })
+    let handle = ShardHandle { requests: requests_in, inbox: inbox_in, bulk: bulk_in, messages: messages_in };
+    (handle, ShardQueues { requests, inbox, bulk, messages })
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {

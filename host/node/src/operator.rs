@@ -23,6 +23,7 @@ use crate::caller::Caller;
 use crate::context::NodeContext;
 use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
+use crate::plugins::share;
 use crate::token::ROOT;
 use crate::{buckets, layouts, members, quotas};
 
@@ -209,7 +210,7 @@ fn removed_plugin(props: &BucketProps) -> ErrorReply {
 
 /// Compiles a plugin and stores it, then adds it to the catalog.
 async fn push(ctx: &Arc<NodeContext>, wait: Duration, (tenant, name): (TenantId, Name), module: Bytes) -> Reply {
-    let pushed = match ctx.plugins.push(module.clone()).await {
+    let pushed = match ctx.plugins.push(share(&ctx.cluster_view(), tenant), module.clone()).await {
         Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
     };

@@ -16,8 +16,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use rejoin_core::shard::event::PluginError;
-use rejoin_merge::{Plugin, Pool, Rejection, digest_of};
-use rejoin_proto::{Hlc, PluginDigest};
+use rejoin_core::view::ClusterView;
+use rejoin_merge::{Plugin, Pool, Rejection, TenantShare, digest_of};
+use rejoin_proto::{Hlc, PluginDigest, TenantId};
 use rejoin_store::Modules;
 
 use crate::clock::Clock;
@@ -57,8 +58,8 @@ pub(crate) struct Inner {
 struct PluginTable {
     ready: BTreeMap<PluginDigest, LoadedPlugin>,
     refused: BTreeMap<PluginDigest, RefusedPlugin>,
-    /// The plugins that the catalog names, with the times of their pushes.
-    named: BTreeMap<PluginDigest, Hlc>,
+    /// The plugins that the catalog names.
+    named: BTreeMap<PluginDigest, NamedPlugin>,
     /// The named plugins whose modules are kept on the disk.
     wanted: BTreeSet<PluginDigest>,
     /// The other named plugins: no bucket uses them, and others were pushed since.
@@ -80,6 +81,34 @@ struct PluginTable {
     made_ready: u64,
     /// Plugins that are being compiled and stored. Every peer that was asked may send the same one.
     compiling: BTreeSet<PluginDigest>,
+}
+
+/// A plugin that the catalog names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NamedPlugin {
+    /// When it was pushed.
+    pub(crate) stamp: Hlc,
+    /// Who has pushed it: compiling it is done on its share.
+    pub(crate) share: TenantShare,
+}
+
+/// The share of a tenant where tenants wait for each other.
+pub(crate) fn share(view: &ClusterView, tenant: TenantId) -> TenantShare {
+    TenantShare { tenant: tenant.0, weight: view.weight(tenant) }
+}
+
+/// Plugins of several tenants in such an order that each tenant's first one comes before any one's second.
+fn interleaved(plugins: impl Iterator<Item = (PluginDigest, TenantShare)>) -> Vec<PluginDigest> {
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut placed: Vec<(usize, PluginDigest)> = plugins
+        .map(|(digest, share)| {
+            let count = counts.entry(share.tenant).or_default();
+            *count += 1;
+            (*count, digest)
+        })
+        .collect();
+    placed.sort_unstable();
+    placed.into_iter().map(|(_, digest)| digest).collect()
 }
 
 /// A plugin that can be used.
@@ -108,7 +137,7 @@ impl PluginTable {
         let unused = self.named.iter().filter(|(digest, _)| !self.active.contains(digest));
         let pushed = |digest| self.pushed.get(digest).copied().unwrap_or(0);
         let mut unused: Vec<(u64, Hlc, PluginDigest)> =
-            unused.map(|(digest, stamp)| (pushed(digest), *stamp, *digest)).collect();
+            unused.map(|(digest, named)| (pushed(digest), named.stamp, *digest)).collect();
         unused.sort_unstable();
         let surplus = unused.len().saturating_sub(MAX_UNUSED_MODULES);
         let removed: BTreeSet<PluginDigest> = unused.iter().take(surplus).map(|(_, _, digest)| *digest).collect();
@@ -236,11 +265,10 @@ impl PluginService {
         &self.0.engine.pool
     }
 
-    /// Sets the plugins that the catalog names, with the times of their pushes, those of them that buckets use, and
-    /// those that were deleted.
+    /// Sets the plugins that the catalog names, those of them that buckets use, and those that were deleted.
     pub(crate) fn want(
         &self,
-        named: BTreeMap<PluginDigest, Hlc>,
+        named: BTreeMap<PluginDigest, NamedPlugin>,
         active: BTreeSet<PluginDigest>,
         mut deleted: BTreeSet<PluginDigest>,
     ) {
@@ -285,7 +313,7 @@ impl PluginService {
                         continue;
                     }
                     // The table has the reason too, for merges that need the plugin.
-                    if let Err(rejection) = self.compile(bytes).await {
+                    if let Err(rejection) = self.compile(self.share_of(&digest), bytes).await {
                         tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
                     }
                 }
@@ -306,10 +334,12 @@ impl PluginService {
         free.then(|| CompileClaim(self, digest))
     }
 
-    /// The plugins that the catalog names and this node does not have.
+    /// The plugins that the catalog names and this node does not have, in the order in which they are loaded.
     pub(crate) fn missing(&self) -> Vec<PluginDigest> {
         let table = self.table();
-        table.wanted.iter().filter(|digest| table.lacks(digest)).copied().collect()
+        let missing = table.wanted.iter().filter(|digest| table.lacks(digest));
+        let share = |digest| table.named.get(digest).map_or_else(TenantShare::default, |named| named.share);
+        interleaved(missing.map(|digest| (*digest, share(digest))))
     }
 
     /// The missing plugins that peers should be asked for: those that are not being compiled.
@@ -336,7 +366,7 @@ impl PluginService {
     }
 
     async fn take(&self, digest: PluginDigest, bytes: Bytes) {
-        match self.compile(bytes.clone()).await {
+        match self.compile(self.share_of(&digest), bytes.clone()).await {
             Ok(plugin) => match self.keep(&plugin, &bytes) {
                 Ok(()) => tracing::info!(%digest, "plugin fetched"),
                 Err(error) => tracing::error!(%digest, error, "a fetched plugin could not be stored"),
@@ -345,24 +375,29 @@ impl PluginService {
         }
     }
 
-    /// Compiles a component that the catalog need not name yet.
-    pub(crate) async fn push(&self, bytes: Bytes) -> Result<Pushed<'_>, Rejection> {
-        let plugin = self.compile(bytes).await?;
+    /// Compiles a component of a tenant, which the catalog need not name yet.
+    pub(crate) async fn push(&self, share: TenantShare, bytes: Bytes) -> Result<Pushed<'_>, Rejection> {
+        let plugin = self.compile(share, bytes).await?;
         self.table().note_push(plugin.digest());
         Ok(Pushed { service: self, plugin })
     }
 
-    /// Compiles a component within the limits. Dropping the future cancels it.
-    async fn compile(&self, bytes: Bytes) -> Result<Plugin, Rejection> {
+    /// On whose share a plugin is compiled that this node has to have: of the tenant that has pushed it last.
+    fn share_of(&self, digest: &PluginDigest) -> TenantShare {
+        self.table().named.get(digest).map_or_else(TenantShare::default, |named| named.share)
+    }
+
+    /// Compiles a component of a tenant within the limits. Dropping the future cancels it.
+    async fn compile(&self, share: TenantShare, bytes: Bytes) -> Result<Plugin, Rejection> {
         let (done, compiled) = oneshot::channel();
         let digest = digest_of(&bytes);
-        let result =
-            match self.0.engine.queue.compile(bytes, self.0.engine.limits, move |result| drop(done.send(result))) {
-                Ok(_pending) => compiled
-                    .await
-                    .unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() })),
-                Err(rejection) => Err(rejection),
-            };
+        let Engine { queue, limits, .. } = &self.0.engine;
+        let result = match queue.compile(share, bytes, *limits, move |result| drop(done.send(result))) {
+            Ok(_pending) => {
+                compiled.await.unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() }))
+            }
+            Err(rejection) => Err(rejection),
+        };
         let mut table = self.table();
         match &result {
             Ok(plugin) => table.make_ready(plugin.clone()),
@@ -401,7 +436,7 @@ impl PluginService {
         let Some(_claim) = self.begin(digest) else { return };
         match self.0.modules.get(&digest) {
             Ok(Some(bytes)) if digest_of(&bytes) == digest => {
-                if let Err(rejection) = self.compile(bytes).await {
+                if let Err(rejection) = self.compile(self.share_of(&digest), bytes).await {
                     tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
                 }
             }
@@ -427,8 +462,9 @@ mod tests {
     }
 
     /// A catalog of so many plugins, the oldest first.
-    fn named(count: u64) -> BTreeMap<PluginDigest, Hlc> {
-        (0..count).map(|number| (digest(number), Hlc(number))).collect()
+    fn named(count: u64) -> BTreeMap<PluginDigest, NamedPlugin> {
+        let plugin = |number| NamedPlugin { stamp: Hlc(number), share: TenantShare::default() };
+        (0..count).map(|number| (digest(number), plugin(number))).collect()
     }
 
     fn service(data: &DataDir) -> PluginService {
@@ -466,6 +502,16 @@ mod tests {
         assert!(stored(&data).contains(&digest(0)) && !stored(&data).contains(&digest(count - bound)));
         service.want(named(count), BTreeSet::from([digest(0), digest(3)]), BTreeSet::new());
         assert!(service.missing().contains(&digest(count - bound)), "there is room for it: peers are asked");
+    }
+
+    #[test]
+    fn a_tenant_with_many_plugins_to_load_does_not_hold_another_one_up() {
+        let share = |tenant| TenantShare { tenant, weight: 1 };
+        let many = (0..50).map(|number| (digest(number), share(1)));
+        let order = interleaved(many.chain([(digest(100), share(2)), (digest(101), share(2))]));
+        let place = |number| order.iter().position(|known| *known == digest(number)).expect("it is there");
+        assert_eq!(order.len(), 52);
+        assert!(place(100) < 2 && place(101) < 4, "{} and {}", place(100), place(101));
     }
 
     #[test]

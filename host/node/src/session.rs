@@ -7,25 +7,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 
+use rejoin_core::fair::{Full, Load};
 use rejoin_core::shard::event::{ClientRequest, ReplyTo};
-use rejoin_core::view::shard_of;
+use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::{
     AdminRequest, ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello,
 };
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::quota::Limit;
-use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
 
 use crate::audit;
 use crate::caller::{Caller, Proof};
 use crate::context::NodeContext;
 use crate::frames::answer;
-use crate::messages::InboxItem;
 use crate::metering::Meter;
 use crate::quotas;
+use crate::requests::{NotTaken, Waiting, Weighed};
 use crate::sessions::{AtLimit, SessionPermit};
 
 /// The most frames taken from a connection at once.
@@ -36,6 +37,11 @@ const MAX_ADMIN_REQUESTS: u32 = 32;
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Retry delay for a client that is refused because of load, in milliseconds.
 const RETRY_AFTER_MS: u32 = 20;
+/// As [`RETRY_AFTER_MS`], for a tenant that has as many requests waiting as it may.
+const CROWDED_RETRY_MS: u32 = 100;
+/// For how long at most a connection is not read because its tenant has too many requests waiting: what comes on it
+/// besides requests must be seen.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// As [`RETRY_AFTER_MS`], for a tenant with as many connections as it may have.
 const CONNECT_AGAIN_MS: u32 = 1_000;
 /// How long a new client waits for a starting node to serve.
@@ -72,15 +78,18 @@ pub(crate) async fn serve(ctx: Arc<NodeContext>, connection: Connection) {
         sender: connection.sender(),
         number,
         meter: ctx.metering.tenant(&ctx.cluster_view(), caller.tenant),
+        flow: caller.tenant,
         caller,
         permit,
         admin_permits: Arc::new(Semaphore::new(MAX_ADMIN_REQUESTS as usize)),
         told_stopping: false,
+        full: None,
     };
+    let flow = client.flow;
     client.receive(&connection).await;
     for shard in &ctx.shards {
-        // Through the inbox, behind the session's requests. A shard that has stopped takes no messages.
-        let _ = shard.inbox.items.send(InboxItem::SessionClosed(number)).await;
+        // Behind the session's requests.
+        shard.requests.close_session(flow, number);
     }
 }
 
@@ -197,11 +206,15 @@ struct ClientSession<'a> {
     caller: Caller,
     /// Of the caller's tenant.
     meter: Arc<Meter>,
+    /// The tenant whose requests its requests wait among. It stays the same, so that they stay in order.
+    flow: TenantId,
     permit: SessionPermit<'a>,
     /// Bounds the administrative requests under way.
     admin_permits: Arc<Semaphore>,
     /// The client was told that the node is stopping.
     told_stopping: bool,
+    /// The shard that had no room for a request of the tenant, and until when the connection is not read for that.
+    full: Option<(usize, Instant)>,
 }
 
 /// The part of a request that reads and writes have in common.
@@ -268,6 +281,7 @@ impl ClientSession<'_> {
     /// The next frames. When the node begins to stop, the client is told once; it closes the connection when it has its
     /// answers.
     async fn next(&mut self, connection: &Connection, frames: &mut Vec<Frame>) -> usize {
+        self.wait_for_room().await;
         if self.told_stopping {
             return connection.recv_batch(frames, MAX_FRAMES).await;
         }
@@ -281,6 +295,21 @@ impl ClientSession<'_> {
             }
             count = connection.recv_batch(frames, MAX_FRAMES) => count,
         }
+    }
+
+    /// After a request was refused because the tenant has too many waiting: reads nothing more for a while, or until
+    /// there is room. QUIC's flow control then holds the client back, and refusing its requests one by one takes no
+    /// time from other tenants. May be dropped at any point and called again.
+    async fn wait_for_room(&mut self) {
+        if let Some((shard, until)) = self.full {
+            let _ = tokio::time::timeout_at(until, self.ctx.shards[shard].requests.eased(self.flow)).await;
+            self.full = None;
+        }
+    }
+
+    /// How the session's requests wait among those of other tenants.
+    fn weighed(&self, view: &ClusterView) -> Weighed {
+        Weighed { tenant: self.flow, weight: view.weight(self.flow) }
     }
 
     fn request(&mut self, connection: &Connection, frame: &Frame, request: Request) {
@@ -348,7 +377,8 @@ impl ClientSession<'_> {
         });
     }
 
-    /// Passes a read or a write to the shard of its key. If the inbox is full, the client is answered *overloaded*.
+    /// Passes a read or a write to the shard of its key. If the tenant has no room in its queue, the client is answered
+    /// *overloaded*, and its connection is not read for a while.
     fn data(&mut self, frame: &Frame, head: RequestHead, request: DataRequest) {
         let view = self.ctx.cluster_view();
         let (bucket, key) = request.bucket_and_key();
@@ -375,31 +405,41 @@ impl ClientSession<'_> {
             deadline_us: arrived_us + u64::from(wait_ms) * 1000,
             request,
         };
-        let shard = self.ctx.shard_of(partition, &view);
-        let Some(permit) = shard.inbox.try_reserve(frame.body.len()) else {
+        let shard = self.ctx.shard_index(partition, &view);
+        let waiting = Waiting::Client(Box::new(client), self.sender.clone(), in_flight);
+        let pushed = self.ctx.shards[shard].requests.push(arrived_us, self.weighed(&view), frame.body.len(), waiting);
+        let overloaded = |message: String, retry_ms| {
             self.ctx.metrics.overloaded.increment(1);
-            let message = "too many bytes of requests are waiting at this node; nothing was done";
-            let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
-            return self.answer(frame, Reply::Error(error));
+            ErrorReply::new(ErrorCode::Overloaded, message).retry_after(retry_ms)
         };
-        let item = InboxItem::Client(client, self.sender.clone(), permit, in_flight);
-        let refusal = match shard.inbox.items.try_send(item) {
+        let refusal = match pushed {
             Ok(()) => return,
-            Err(TrySendError::Full(_)) => {
-                self.ctx.metrics.overloaded.increment(1);
+            Err(NotTaken::Full(Full::All(_))) => {
                 let message = "too many requests are waiting at this node; nothing was done";
-                ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS)
+                overloaded(message.to_owned(), RETRY_AFTER_MS)
             }
-            Err(TrySendError::Closed(_)) => ErrorReply::new(ErrorCode::Stopping, STOPPING),
+            Err(NotTaken::Full(Full::Flow(Load { items, bytes }))) => {
+                let tenant = &self.caller.tenant_name;
+                let message = format!(
+                    "{items} requests of tenant {tenant}, of {bytes} bytes, are waiting at this node, and more would \
+                     leave too little room to others; nothing was done"
+                );
+                overloaded(message, CROWDED_RETRY_MS)
+            }
+            Err(NotTaken::Stopped) => ErrorReply::new(ErrorCode::Stopping, STOPPING),
         };
+        if refusal.code == ErrorCode::Overloaded {
+            self.full = Some((shard, Instant::now() + LONGEST_PAUSE));
+        }
         self.answer(frame, Reply::Error(refusal));
     }
 
-    /// Passes receipts to the shards that gave them. A full inbox drops them; then the retry rows stay until the end of
+    /// Passes receipts to the shards that gave them. A full queue drops them; then the retry rows stay until the end of
     /// the retry window.
     fn settled(&self, receipts: Vec<Receipt>) {
         let view = self.ctx.cluster_view();
         let partitions = view.layout().partitions();
+        let (now_us, weighed) = (self.ctx.clock.now().mono_us, self.weighed(&view));
         let mut of_shards: BTreeMap<usize, Vec<Receipt>> = BTreeMap::new();
         for receipt in
             receipts.into_iter().take(MAX_RECEIPTS).filter(|receipt| u32::from(receipt.partition.0) < partitions)
@@ -410,7 +450,7 @@ impl ClientSession<'_> {
                 .push(receipt);
         }
         for (shard, receipts) in of_shards {
-            let _ = self.ctx.shards[shard].inbox.items.try_send(InboxItem::Settled(receipts));
+            self.ctx.shards[shard].requests.push_receipts(now_us, weighed, receipts);
         }
     }
 

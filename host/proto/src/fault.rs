@@ -4,6 +4,27 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::time::Duration;
 
+/// Of whom as many calls wait as may.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum QueueOf {
+    /// Of all tenants together.
+    All,
+    /// Of one tenant.
+    Tenant,
+    /// Of one bucket.
+    Bucket,
+}
+
+impl core::fmt::Display for QueueOf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::All => "",
+            Self::Tenant => " of this tenant",
+            Self::Bucket => " of this bucket",
+        })
+    }
+}
+
 /// Why a call has no result. The siblings are then kept as they are.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -122,7 +122,12 @@ pub struct Quota {
     pub hard: Amounts,
     /// More than this is said, in metrics and in the tenant's usage.
     pub soft: Amounts,
+    /// Its share where tenants wait for each other, in relation to theirs; without one it is 1. Of a tenant only.
+    pub weight: Option<u32>,
 }
+
+/// The largest weight of a tenant.
+pub const MAX_WEIGHT: u32 = 1_000;
 
 impl Quota {
     /// With a limit beyond which everything is refused.
@@ -139,7 +144,14 @@ impl Quota {
         self
     }
 
-    /// Whether it limits nothing.
+    /// With a weight, 1 to [`MAX_WEIGHT`].
+    #[must_use]
+    pub fn weighing(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// Whether it limits nothing, and has no weight.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()

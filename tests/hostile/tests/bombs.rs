@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rejoin_merge::{
     ArtefactCache, CancelToken, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin,
-    QueueConfig, Rejection,
+    QueueConfig, Rejection, TenantShare,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, lawless};
 
@@ -245,14 +245,14 @@ fn when_nobody_waits_any_more_the_process_ends() {
         bench.host.clone(),
         Compiler::Child(child(forever)),
         None,
-        QueueConfig { threads: 1, queue: 4 },
+        QueueConfig { threads: 1, queue: 4, tenant_queue: 4 },
     );
     let queue = queue.expect("one thread");
     let (send, outcomes) = channel();
     let ask = |bytes: Vec<u8>| {
         let send = send.clone();
         let done = move |outcome: Result<Plugin, Rejection>| send.send(outcome.map(drop)).expect("the test waits");
-        queue.compile(bytes.into(), no_scan(), done).expect("there is room")
+        queue.compile(TenantShare::default(), bytes.into(), no_scan(), done).expect("there is room")
     };
     let bomb = ask(bombs::joins(2_000, 20_000));
     let next = ask(guests::first());
@@ -276,7 +276,8 @@ fn what_is_kept_is_loaded_without_compiling() {
         let done = move |outcome: Result<Plugin, Rejection>| {
             send.send(outcome.map(|plugin| plugin.digest())).expect("it waits")
         };
-        let _pending = queue.compile(lawless::largest().into(), ModuleLimits::default(), done).expect("there is room");
+        let (tenant, component) = (TenantShare::default(), lawless::largest().into());
+        let _pending = queue.compile(tenant, component, ModuleLimits::default(), done).expect("there is room");
         outcome.recv().expect("it is answered")
     };
     let broken = queue("/bin/false");

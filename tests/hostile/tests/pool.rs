@@ -4,13 +4,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rejoin_merge::{
     CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, PluginCall, Pool,
-    PoolConfig, QueueConfig, Rejection,
+    PoolConfig, QueueConfig, QueueOf, Rejection, TenantShare,
 };
 use rejoin_test_hostile::{Bench, guests, siblings};
 
 /// A call of bucket 1.
 fn call(plugin: &Plugin) -> PluginCall {
-    PluginCall { bucket: 1, plugin: plugin.clone(), limits: CallLimits::default(), fresh: false }
+    let (tenant, limits) = (TenantShare::default(), CallLimits::default());
+    PluginCall { bucket: 1, tenant, plugin: plugin.clone(), limits, fresh: false }
 }
 
 struct Held {
@@ -24,7 +25,14 @@ fn held(bench: &Bench, queue: usize) -> (Pool, Held) {
     let pool = Pool::new(
         bench.host.clone(),
         Memo::new(0),
-        PoolConfig { threads: 1, queue, bucket_threads: 1, bucket_queue: queue },
+        PoolConfig {
+            threads: 1,
+            queue,
+            tenant_threads: 1,
+            tenant_queue: queue,
+            bucket_threads: 1,
+            bucket_queue: queue,
+        },
     )
     .expect("one thread");
     let (release, wait) = channel::<()>();
@@ -52,7 +60,7 @@ fn a_full_queue_is_an_error_and_what_waits_is_answered() {
     let (pool, held) = held(&bench, 2);
     assert_eq!((submit(&pool, &bench, &held, 1), submit(&pool, &bench, &held, 2)), (Ok(()), Ok(())));
     assert_eq!(pool.waiting(), 2);
-    assert_eq!(submit(&pool, &bench, &held, 3), Err(Overloaded { waiting: 2, of_bucket: false }));
+    assert_eq!(submit(&pool, &bench, &held, 3), Err(Overloaded { waiting: 2, of: QueueOf::All }));
     held.release.send(()).expect("the job waits for it");
     assert_eq!([held.answers.recv(), held.answers.recv()], [Ok((1, Ok(()))), Ok((2, Ok(())))]);
     submit(&pool, &bench, &held, 4).expect("there is room again");
@@ -87,7 +95,7 @@ fn others_get_their_turn_beside_endless_plugins() {
     let pool = Pool::new(
         bench.host.clone(),
         Memo::new(1 << 20),
-        PoolConfig { threads: 2, queue: 64, bucket_threads: 2, bucket_queue: 64 },
+        PoolConfig { threads: 2, queue: 64, tenant_threads: 2, tenant_queue: 64, bucket_threads: 2, bucket_queue: 64 },
     )
     .expect("two threads");
     let limits = CallLimits { fuel: 5_000_000, ..CallLimits::default() };
@@ -99,7 +107,8 @@ fn others_get_their_turn_beside_endless_plugins() {
             send.send((number, outcome.map(|merged: rejoin_merge::Merged| merged.value))).expect("the test waits")
         };
         // Another key each, or the memo would remember the first fault.
-        let call = PluginCall { bucket: u64::from(number % 2), plugin, limits, fresh: false };
+        let tenant = TenantShare::default();
+        let call = PluginCall { bucket: u64::from(number % 2), tenant, plugin, limits, fresh: false };
         pool.merge(call, vec![number].into(), siblings(), || true, done).expect("room for all");
     }
     drop(send);
@@ -154,13 +163,14 @@ fn a_merge_that_nobody_waits_for_any_more_is_not_begun() {
 fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
     let bench = Bench::default();
     let endless = bench.plugin(&guests::endless());
-    let config = PoolConfig { threads: 2, queue: 16, bucket_threads: 2, bucket_queue: 4 };
-    let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("two threads");
+    let config =
+        PoolConfig { threads: 3, queue: 16, tenant_threads: 2, tenant_queue: 16, bucket_threads: 1, bucket_queue: 4 };
+    let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("three threads");
     // It ends with the test, which waits for nothing of this bucket: what it holds, it holds for all of the test.
     let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
     let slow = |key: u8| {
         pool.merge(
-            PluginCall { bucket: 7, plugin: endless.clone(), limits, fresh: false },
+            PluginCall { bucket: 7, tenant: TenantShare::default(), plugin: endless.clone(), limits, fresh: false },
             vec![key].into(),
             siblings(),
             || true,
@@ -168,7 +178,11 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
         )
     };
     let refused = (0..12).filter_map(|key| slow(key).err()).next_back();
-    assert_eq!(refused, Some(Overloaded { waiting: 4, of_bucket: true }), "its own places are taken, and no others");
+    assert_eq!(
+        refused,
+        Some(Overloaded { waiting: 4, of: QueueOf::Bucket }),
+        "its own places are taken, and no others"
+    );
     let (send, answers) = channel();
     for _ in 0..20 {
         let send = send.clone();
@@ -177,6 +191,35 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
         assert_eq!(answers.recv(), Ok(Ok(())));
     }
     assert!(pool.waiting() >= 3, "the slow bucket's first merge still runs, and those behind it wait");
+}
+
+#[test]
+fn a_tenant_with_slow_merges_in_many_buckets_leaves_a_thread_and_places_to_the_others() {
+    let bench = Bench::default();
+    let endless = bench.plugin(&guests::endless());
+    let config =
+        PoolConfig { threads: 3, queue: 16, tenant_threads: 3, tenant_queue: 6, bucket_threads: 2, bucket_queue: 4 };
+    let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("three threads");
+    let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
+    let wild = TenantShare { tenant: 7, weight: 1 };
+    let slow = |bucket: u64| {
+        let call = PluginCall { bucket, tenant: wild, plugin: endless.clone(), limits, fresh: false };
+        pool.merge(call, bucket.to_le_bytes().to_vec().into(), siblings(), || true, |_| ())
+    };
+    let refused = (100..112).filter_map(|bucket| slow(bucket).err()).next_back();
+    assert_eq!(
+        refused,
+        Some(Overloaded { waiting: 6, of: QueueOf::Tenant }),
+        "its own places are taken, and no others"
+    );
+    let (send, answers) = channel();
+    for _ in 0..20 {
+        let send = send.clone();
+        let done = move |outcome: Result<_, MergeFault>| send.send(outcome.map(drop)).expect("the test waits");
+        pool.merge(call(bench.good()), "k".into(), siblings(), || true, done).expect("another tenant has its places");
+        assert_eq!(answers.recv(), Ok(Ok(())));
+    }
+    assert!(pool.waiting() >= 4, "the slow merges still run, and those behind them wait");
 }
 
 #[test]
@@ -196,22 +239,63 @@ fn what_is_shown_is_remembered() {
 }
 
 #[test]
-fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
+fn a_storm_of_components_of_one_tenant_holds_another_ones_up_by_one_at_most() {
     let bench = Bench::default();
-    let queue = CompileQueue::new(bench.host.clone(), Compiler::InProcess, None, QueueConfig { threads: 1, queue: 1 })
-        .expect("one thread");
+    let config = QueueConfig { threads: 1, queue: 32, tenant_queue: 8 };
+    let queue = CompileQueue::new(bench.host.clone(), Compiler::InProcess, None, config).expect("one thread");
     let (release, wait) = channel::<()>();
     let (started, is_started) = channel();
     let hold = move |_| {
         started.send(()).expect("the test waits");
         wait.recv().ok();
     };
-    let _first = queue.compile(guests::first().into(), ModuleLimits::default(), hold).expect("there is room");
+    let (storm, modest) = (TenantShare { tenant: 1, weight: 1 }, TenantShare { tenant: 2, weight: 1 });
+    let limits = ModuleLimits::default();
+    let _first = queue.compile(storm, guests::first().into(), limits, hold).expect("there is room");
+    is_started.recv().expect("the thread runs it");
+    let (send, compiled) = channel();
+    let ask = |tenant: TenantShare| {
+        let send = send.clone();
+        let done = move |outcome: Result<Plugin, Rejection>| {
+            outcome.expect("a plugin");
+            send.send(tenant.tenant).expect("the test waits");
+        };
+        queue.compile(tenant, guests::first().into(), limits, done)
+    };
+    let waiting: Vec<_> = (0..8).map(|_| ask(storm).expect("its places")).collect();
+    let refused = ask(storm).expect_err("it has no more places");
+    assert!(refused.to_string().contains("8 components of this tenant are waiting"), "{refused}");
+    let _pushed = ask(modest).expect("another tenant has a place");
+    release.send(()).expect("the job waits for it");
+    let order: Vec<u64> = compiled.iter().take(9).collect();
+    assert_eq!(order.iter().position(|tenant| *tenant == 2), Some(0), "before all others that wait: {order:?}");
+    drop(waiting);
+}
+
+#[test]
+fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
+    let bench = Bench::default();
+    let queue = CompileQueue::new(
+        bench.host.clone(),
+        Compiler::InProcess,
+        None,
+        QueueConfig { threads: 1, queue: 1, tenant_queue: 1 },
+    )
+    .expect("one thread");
+    let (release, wait) = channel::<()>();
+    let (started, is_started) = channel();
+    let hold = move |_| {
+        started.send(()).expect("the test waits");
+        wait.recv().ok();
+    };
+    let _first = queue
+        .compile(TenantShare::default(), guests::first().into(), ModuleLimits::default(), hold)
+        .expect("there is room");
     is_started.recv().expect("the thread runs it");
     let (send, compiled) = channel();
     let ask = || {
         let send = send.clone();
-        queue.compile(guests::first().into(), ModuleLimits::default(), move |outcome| {
+        queue.compile(TenantShare::default(), guests::first().into(), ModuleLimits::default(), move |outcome| {
             send.send(outcome).expect("the test waits")
         })
     };

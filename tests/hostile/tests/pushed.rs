@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rejoin_merge::{
     CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, MergeFault, ModuleLimits, Plugin, Rejection,
-    TrapKind,
+    TenantShare, TrapKind,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, oddities, siblings};
 
@@ -38,7 +38,10 @@ impl Door {
     fn push(&self, component: Vec<u8>) -> Result<Plugin, Rejection> {
         let (send, outcome) = channel();
         let done = move |result| send.send(result).expect("the test waits");
-        let _pending = self.queue.compile(component.into(), ModuleLimits::default(), done).expect("nothing else waits");
+        let _pending = self
+            .queue
+            .compile(TenantShare::default(), component.into(), ModuleLimits::default(), done)
+            .expect("nothing else waits");
         let outcome = outcome.recv().expect("it is answered");
         self.bench.assert_unharmed();
         outcome

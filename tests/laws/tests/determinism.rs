@@ -4,7 +4,8 @@ use std::sync::mpsc::channel;
 
 use rejoin_laws::{Case, Rng};
 use rejoin_merge::{
-    CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig, Sibling,
+    CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig,
+    Sibling, TenantShare,
 };
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
@@ -59,7 +60,14 @@ fn the_pool_and_the_memo_agree_with_the_host() {
     let threads = Pool::new(
         cart.host.clone(),
         Memo::new(1 << 20),
-        PoolConfig { threads: 3, queue: 1_000, bucket_threads: 3, bucket_queue: 1_000 },
+        PoolConfig {
+            threads: 3,
+            queue: 1_000,
+            tenant_threads: 3,
+            tenant_queue: 1_000,
+            bucket_threads: 3,
+            bucket_queue: 1_000,
+        },
     )
     .expect("three threads");
     let inline = Pool::inline(cart.host.clone(), Memo::new(1 << 20));
@@ -69,8 +77,8 @@ fn the_pool_and_the_memo_agree_with_the_host() {
             for (number, siblings) in cases.iter().enumerate() {
                 let send = send.clone();
                 let done = move |outcome| send.send((number, outcome)).expect("the test waits");
-                let call =
-                    PluginCall { bucket: 1, plugin: cart.plugin.clone(), limits: CallLimits::default(), fresh: false };
+                let (tenant, limits) = (TenantShare::default(), CallLimits::default());
+                let call = PluginCall { bucket: 1, tenant, plugin: cart.plugin.clone(), limits, fresh: false };
                 pool.merge(call, "k".into(), siblings.clone(), || true, done).expect("room for all");
             }
             drop(send);

@@ -21,6 +21,8 @@ mod copies;
 mod deletions;
 #[path = "../../../host/core/tests/machines/exchange.rs"]
 mod exchange;
+#[path = "../../../host/core/tests/machines/fair.rs"]
+mod fair;
 #[path = "../../../host/core/tests/machines/faults.rs"]
 mod faults;
 #[path = "../../../host/core/tests/machines/former_owners.rs"]
@@ -142,6 +144,11 @@ fn catcher(rule: Rule) -> fn() {
         Rule::NamesAreOfTheirLastTenant => {
             deletions::a_tenant_is_deleted_and_restored_and_its_name_is_that_of_another_one_later
         }
+        Rule::LargeRequestsCostMore => fair::a_large_request_counts_as_much_as_its_bytes,
+        Rule::WeightsCount => fair::flows_that_wait_are_served_by_their_weights,
+        Rule::IdleFlowsEarnNothing => fair::a_flow_that_was_idle_has_no_credit,
+        Rule::AFlowLeavesRoomToOthers => fair::one_flow_leaves_room_and_a_late_one_finds_some,
+        Rule::WhatIsUnderWayLeavesRoom => fair::what_a_flow_has_under_way_leaves_room_to_others,
         Rule::DebtsArePaidFirst => quotas::what_was_used_before_it_was_counted_is_owed,
         Rule::PluginsAreWithinTheirQuota => quotas::a_tenant_pushes_no_more_plugins_than_its_quota_allows,
         Rule::WhatIsDeletedIsNotServed => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rejoin_core::shard::event::{MergeJob, Merged, PluginError, ValidateJob};
 use rejoin_laws::{Merge, MergeError, MergeResult, Sibling};
 use rejoin_merge::build::{self, Options};
-use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, PluginCall, Pool};
+use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, PluginCall, Pool, TenantShare};
 use rejoin_plugin_cart::Cart;
 use rejoin_proto::catalog::Activation;
 use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
@@ -124,12 +124,12 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, PluginError> {
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
     let done = move |outcome| drop(answer.send(outcome));
     let (call, siblings) = (
-        PluginCall { bucket: job.bucket.0, plugin, limits, fresh: job.fresh },
+        PluginCall { bucket: job.bucket.0, tenant: TenantShare::default(), plugin, limits, fresh: job.fresh },
         job.siblings.iter().map(lend).collect(),
     );
     pool()
         .merge(call, job.key.clone(), siblings, || true, done)
-        .map_err(|full| PluginError::Overloaded { waiting: full.waiting, of_bucket: full.of_bucket })?;
+        .map_err(|full| PluginError::Overloaded { waiting: full.waiting, of: full.of })?;
     // A pool without threads has answered before it returned.
     let merged = answered.try_recv().map_err(|error| MergeFault::Host { reason: error.to_string() })??;
     Ok(Merged { value: merged.value, shown: None, profile: pool().host().profile() })

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod fairness;
 mod fuzz;
 mod json;
 mod licences;
@@ -63,9 +64,15 @@ Ship it:
   reproduce    Build it so twice, in two directories, and compare. Takes two release builds.
   sbom         Print what the binary is made of, as CycloneDX 1.6 in JSON.
 
-Measure it (both build with --release):
+Measure it (all but fairness build with --release):
   bench        Measure the parts of an operation and whole operations, and compare them.
   bench-peers  Put the same load on a cluster and on Redis with two replicas. Needs redis-server.
+  fairness     Measure what one tenant feels of another one that floods it, on three nodes in processes of their own:
+               goodput and p99 beside 100 times its rate, slow merges, 16 MiB values, a hot key, connections, compiles.
+                 --seconds S        measure each load for S seconds (10)
+                 --turns T          take turns T times (3)
+                 --connections N    make up to N connections (10000)
+                 --case CASE        measure one case only; may be given again
 
   help         Print this text.
 
@@ -86,6 +93,7 @@ enum Verb {
     Ci,
     Bench,
     BenchPeers,
+    Fairness(fairness::Options),
     Fuzz(fuzz::Options),
     Sim(sim::Options),
     Storm(storm::Options),
@@ -116,12 +124,13 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
     if let Some((verb, options)) = arguments.split_first()
-        && matches!(verb.as_str(), "fuzz" | "sim" | "storm")
+        && matches!(verb.as_str(), "fairness" | "fuzz" | "sim" | "storm")
         && !options.iter().any(|option| option == "--help")
     {
         let (dry_run, options): (Vec<&str>, Vec<&str>) =
             options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
         let verb = match verb.as_str() {
+            "fairness" => Verb::Fairness(fairness::Options::parse(&options)),
             "fuzz" => Verb::Fuzz(fuzz::Options::parse(&options)?),
             "sim" => Verb::Sim(sim::Options::parse(&options)?),
             _ => Verb::Storm(storm::Options::parse(&options)),
@@ -143,7 +152,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "release" => Verb::Release,
             "reproduce" => Verb::Reproduce,
             "sbom" => Verb::Sbom,
-            "fuzz" | "sim" | "storm" | "help" => Verb::Help,
+            "fairness" | "fuzz" | "sim" | "storm" | "help" => Verb::Help,
             other => return Err(format!("there is no command `{other}`")),
         },
         [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
@@ -167,6 +176,7 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         Verb::Ci => steps::ci(setup::has_cargo_deny(), &setup::binary(&root, "rejoin-storm")?),
         Verb::Bench => steps::bench(Step::Distance),
         Verb::BenchPeers => steps::bench(Step::Peers),
+        Verb::Fairness(options) => options.plan(&setup::binary(&root, "rejoin-bench-fairness")?),
         Verb::Fuzz(options) => options.plan(&root)?,
         Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
         Verb::Storm(options) => options.plan(&setup::binary(&root, "rejoin-storm")?),
@@ -265,6 +275,7 @@ mod tests {
         assert!(matches!(parsed("fuzz --dry-run --minutes 3"), Ok((Verb::Fuzz(_), true))));
         assert!(matches!(parsed("storm --dry-run --minutes 3"), Ok((Verb::Storm(_), true))));
         assert!(matches!(parsed("storm"), Ok((Verb::Storm(_), false))));
+        assert!(matches!(parsed("fairness --seconds 2"), Ok((Verb::Fairness(_), false))));
     }
 
     #[test]
@@ -279,7 +290,8 @@ mod tests {
     fn the_help_explains_every_command() {
         let shipping = ["release", "reproduce", "sbom"];
         let others = ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "help"];
-        for command in others.into_iter().chain(shipping) {
+        let measuring = ["fairness"];
+        for command in others.into_iter().chain(shipping).chain(measuring) {
             let explained = |line: &str| {
                 line.strip_prefix("  ")
                     .and_then(|line| line.strip_prefix(command))

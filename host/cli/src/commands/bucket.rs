@@ -56,7 +56,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
         BucketCommand::Quota { name, limits } => {
             let admin = connect(global).await?.admin();
             let bucket = admin.bucket(&name).await?;
-            quota::run(&admin, out, Some(&bucket), limits.wish(TenantQuotaArgs::default())).await
+            let wish = limits.wish(TenantQuotaArgs::default());
+            quota::run(&admin, out, Some(&bucket), (wish, None)).await
         }
         BucketCommand::Set { name, version, props } => {
             let admin = connect(global).await?.admin();

@@ -57,12 +57,22 @@ fn has(bucket: Option<&BucketInfo>, limit: Limit) -> bool {
     bucket.is_none() || !limit.is_of_tenants()
 }
 
-/// Sets the quota of the tenant or of a bucket, or shows it.
+/// A quota, as `--json` prints it.
+#[derive(Serialize, Debug)]
+struct Shown {
+    #[serde(flatten)]
+    limits: BTreeMap<String, Amount>,
+    /// Of a tenant only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+}
+
+/// Sets the quota of the tenant or of a bucket, and the weight of the tenant, or shows them.
 pub(crate) async fn run(
     admin: &Admin,
     out: Output,
     bucket: Option<&BucketInfo>,
-    wish: QuotaWish,
+    (wish, weight): (QuotaWish, Option<u32>),
 ) -> Result<(), Failure> {
     let quotas = admin.quotas().await?;
     let mut quota = quotas.get(&bucket.map(|bucket| bucket.id)).copied().unwrap_or_default();
@@ -72,7 +82,8 @@ pub(crate) async fn run(
         QuotaWish::Hard(hard) => quota.hard = hard,
         QuotaWish::Soft(soft) => quota.soft = soft,
     }
-    if wish != QuotaWish::Show {
+    quota.weight = weight.or(quota.weight);
+    if wish != QuotaWish::Show || weight.is_some() {
         let behind = admin.set_quota(bucket.map(|bucket| bucket.name.as_str()), quota).await?;
         if !behind.is_empty() {
             note(format!("not yet known to {}: a node learns of it when it connects", names(&behind)));
@@ -84,9 +95,11 @@ pub(crate) async fn run(
             let (hard, soft) = (quota.hard.get(limit), quota.soft.get(limit));
             (json_name(limit), Amount { hard, soft })
         };
-        return out.json(&limits.map(amount).collect::<BTreeMap<_, _>>());
+        let weight = bucket.is_none().then(|| quota.weight.unwrap_or(1));
+        return out.json(&Shown { limits: limits.map(amount).collect(), weight });
     }
     let text = |amount: Option<u64>| amount.map_or_else(|| "-".to_owned(), |amount| amount.to_string());
     let row = |limit: Limit| vec![limit.name().to_owned(), text(quota.hard.get(limit)), text(quota.soft.get(limit))];
-    out.table(&["limit", "hard", "soft"], limits.map(row).collect())
+    let weight = bucket.is_none().then(|| vec!["weight".to_owned(), quota.weight.unwrap_or(1).to_string(), text(None)]);
+    out.table(&["limit", "hard", "soft"], limits.map(row).chain(weight).collect())
 }

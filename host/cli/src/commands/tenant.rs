@@ -80,7 +80,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TenantCommand
         TenantCommand::Usage { name } => usage::run(global, out, name).await,
         TenantCommand::Quota { name, limits, of_tenant } => {
             let admin = builder(global)?.tenant(&name).connect().await?.admin();
-            quota::run(&admin, out, None, limits.wish(of_tenant)).await
+            quota::run(&admin, out, None, (limits.wish(of_tenant), of_tenant.weight)).await
         }
         TenantCommand::Restore { name } => {
             let tenant = connect(global).await?.admin().restore_tenant(&name).await?;

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
-use rejoin_proto::quota::{Limit, Quota};
+use rejoin_proto::quota::{Limit, MAX_WEIGHT, Quota};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, TenantId};
 
 use super::Control;
@@ -28,6 +28,12 @@ impl Control {
         if quota.soft.get(Limit::Siblings).is_some() {
             let message = "siblings have no soft limit: the property `siblings` of a bucket says when they are merged";
             return refused(message.to_string());
+        }
+        if bucket.is_some() && quota.weight.is_some() {
+            return refused("a weight is that of a whole tenant, and not of a bucket alone".to_string());
+        }
+        if quota.weight.is_some_and(|weight| !(1..=MAX_WEIGHT).contains(&weight)) {
+            return refused(alloc::format!("a weight is 1 to {MAX_WEIGHT}"));
         }
         let bucket = match bucket {
             None => None,

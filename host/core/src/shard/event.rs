@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
-use rejoin_proto::fault::MergeFault;
+use rejoin_proto::fault::{MergeFault, QueueOf};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
@@ -250,12 +250,12 @@ pub enum PluginError {
         why: String,
     },
     /// Too many calls wait for a thread.
-    #[error("{waiting} merges{} are waiting already; the siblings are kept", if *of_bucket { " of this bucket" } else { "" })]
+    #[error("{waiting} merges{of} are waiting already; the siblings are kept")]
     Overloaded {
         /// How many may wait.
         waiting: usize,
-        /// Whether all of them are of the same bucket.
-        of_bucket: bool,
+        /// Whose they are.
+        of: QueueOf,
     },
     /// The tenant or bucket has used up its fuel. Says which limit, and when to try again.
     #[error("{0}; the siblings are kept")]
@@ -277,8 +277,9 @@ impl PluginError {
             Self::Quarantined { .. } => "plugin_quarantined",
             Self::Missing(_) => "plugin_missing",
             Self::Unusable { .. } => "plugin_refused",
-            Self::Overloaded { of_bucket: true, .. } => "bucket_overloaded",
-            Self::Overloaded { of_bucket: false, .. } => "overloaded",
+            Self::Overloaded { of: QueueOf::Bucket, .. } => "bucket_overloaded",
+            Self::Overloaded { of: QueueOf::Tenant, .. } => "tenant_overloaded",
+            Self::Overloaded { of: QueueOf::All, .. } => "overloaded",
             Self::OverQuota(_) => "over_quota",
             Self::TimedOut => "timed_out",
             Self::Call(fault) => fault.reason(),

@@ -8,6 +8,7 @@ mod control;
 mod copies;
 mod deletions;
 mod exchange;
+mod fair;
 mod faults;
 mod former_owners;
 mod forwards;

@@ -8,7 +8,7 @@ use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::PutOutcome;
-use rejoin_proto::quota::{Amounts, Limit, Quota};
+use rejoin_proto::quota::{Amounts, Limit, MAX_WEIGHT, Quota};
 use rejoin_proto::{ErrorCode, Hlc, PluginDigest, TenantId};
 
 use crate::support::catalog::Nodes;
@@ -184,10 +184,14 @@ fn a_quota_is_of_a_bucket_that_is_there_and_has_only_limits_that_hold() {
     let bucket = nodes.bucket(0, "cart").0;
     let (objects, plugins) = (Quota::default().with(Limit::Objects, 1), Quota::default().with(Limit::Plugins, 1));
     let siblings = Quota::default().warn(Limit::Siblings, 3);
+    let plugins = plugins.weighing(MAX_WEIGHT);
     for (call, (of, quota, code)) in (2..).zip([
         (Some("none"), objects, Some(ErrorCode::NotFound)),
         (Some("cart"), plugins, Some(ErrorCode::BadRequest)),
         (None, siblings, Some(ErrorCode::BadRequest)),
+        (Some("cart"), objects.weighing(2), Some(ErrorCode::BadRequest)),
+        (None, plugins.weighing(0), Some(ErrorCode::BadRequest)),
+        (None, plugins.weighing(MAX_WEIGHT + 1), Some(ErrorCode::BadRequest)),
         (Some("cart"), objects, None),
         (None, plugins, None),
     ]) {
@@ -197,6 +201,7 @@ fn a_quota_is_of_a_bucket_that_is_there_and_has_only_limits_that_hold() {
     let view = ClusterView::new(layout(1), nodes.all[0].records());
     assert_eq!(view.quota((tenant(), Some(bucket))), Some(&objects));
     assert_eq!((view.quota((tenant(), None)), view.quotas().count()), (Some(&plugins), 2));
+    assert_eq!((view.weight(tenant()), view.weight(TenantId(0))), (MAX_WEIGHT, 1));
     // It ends with its bucket: the next of the name has none.
     nodes.change(0, 20, CatalogChange::BucketDelete(tenant(), name("cart"), 0));
     nodes.event(0, CatalogEvent::Tick);

@@ -1,4 +1,7 @@
 //! The queue of components to compile, with threads of its own, so that compiling never delays a merge.
+//!
+//! It is fair between tenants: however many components one of them pushes, another one's waits for those that are being
+//! compiled when it comes, and for no more than one of each tenant that has had less time.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +14,9 @@ use crate::fault::{HostError, Rejection};
 use crate::host::Host;
 use crate::limits::ModuleLimits;
 use crate::plugin::{Plugin, digest_of};
-use crate::workers::{WorkerLimits, Workers};
+use crate::workers::{TenantShare, Whose, WorkerLimits, Workers};
 
-/// All jobs are in one group: fairness between buckets does not apply here.
+/// All components of a tenant are in one group: they are of no bucket.
 const ONE_GROUP: u64 = 0;
 
 /// The sizes of a [`CompileQueue`].
@@ -23,11 +26,13 @@ pub struct QueueConfig {
     pub threads: usize,
     /// The most waiting components; at least one.
     pub queue: usize,
+    /// The most waiting components of one tenant; at least one.
+    pub tenant_queue: usize,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { threads: 1, queue: 32 }
+        Self { threads: 1, queue: 32, tenant_queue: 16 }
     }
 }
 
@@ -66,6 +71,8 @@ impl CompileQueue {
         let limits = WorkerLimits {
             threads: config.threads,
             queue: config.queue,
+            tenant_threads: config.threads.saturating_sub(1),
+            tenant_queue: config.tenant_queue,
             group_threads: config.threads,
             group_queue: config.queue,
         };
@@ -85,13 +92,14 @@ impl CompileQueue {
         }
     }
 
-    /// Compiles a component, or takes it from the cache, and loads it. `done` is called exactly once, unless the queue
-    /// is full.
+    /// Compiles a component of a tenant, or takes it from the cache, and loads it. `done` is called exactly once,
+    /// unless the queue is full.
     ///
     /// # Errors
-    /// [`Rejection::NotTried`] if the queue is full; `done` is then dropped uncalled.
+    /// [`Rejection::NotTried`] if the queue or the tenant's share of it is full; `done` is then dropped uncalled.
     pub fn compile(
         &self,
+        tenant: TenantShare,
         bytes: Bytes,
         limits: ModuleLimits,
         done: impl FnOnce(Result<Plugin, Rejection>) + Send + 'static,
@@ -104,9 +112,10 @@ impl CompileQueue {
             return Ok(PendingCompile(cancel));
         };
         let failed = |reason: String| Err(Rejection::NotTried { reason });
-        let submitted = workers.submit(ONE_GROUP, move || queued.is_cancelled(), work, failed, done);
+        let whose = Whose { tenant, group: ONE_GROUP };
+        let submitted = workers.submit(whose, move || queued.is_cancelled(), work, failed, done);
         submitted.map_err(|full| {
-            let reason = format!("{} components are waiting to be compiled already", full.limit);
+            let reason = format!("{} components{} are waiting to be compiled already", full.limit, full.of);
             Rejection::NotTried { reason }
         })?;
         Ok(PendingCompile(cancel))

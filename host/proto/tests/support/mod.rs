@@ -273,7 +273,8 @@ pub(crate) fn grant() -> Grant {
 }
 
 pub(crate) fn quota() -> Quota {
-    Quota::default().with(Limit::Objects, 1_000).with(Limit::Connections, 64).warn(Limit::FuelPerSecond, 1 << 32)
+    let limits = Quota::default().with(Limit::Objects, 1_000).with(Limit::Connections, 64);
+    limits.warn(Limit::FuelPerSecond, 1 << 32).weighing(3)
 }
 
 pub(crate) fn token_record() -> Record {

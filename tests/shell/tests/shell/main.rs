@@ -9,6 +9,7 @@ mod dashboard;
 mod deadlines;
 mod deletions;
 mod exchanges;
+mod fair;
 mod fallbacks;
 mod identity;
 mod impostor;

@@ -17,7 +17,7 @@ fn most(limit: Limit, most: u64) -> Quota {
 }
 
 /// An operator in a tenant of its own with that quota, and its bucket.
-async fn tenant(world: &World, tenant: &str, quota: Quota) -> (Client, Bucket<Bytes>) {
+pub(crate) async fn tenant(world: &World, tenant: &str, quota: Quota) -> (Client, Bucket<Bytes>) {
     world.client().await.admin().create_tenant(tenant).await.unwrap();
     let client = world.patiently(|| world.builder().tenant(tenant).attempts(1)).await;
     client.admin().create_bucket("b", BucketProps { n: 1, ..BucketProps::default() }).await.unwrap();
