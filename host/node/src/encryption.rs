@@ -160,11 +160,7 @@ impl EncryptionKeys {
 
     /// For a store.
     fn keys(self, off: bool) -> Keys {
-        if off {
-            Keys::to_read(self.others.into_iter().chain([self.used]))
-        } else {
-            Keys::new(self.used, self.others)
-        }
+        if off { Keys::to_read(self.others.into_iter().chain([self.used])) } else { Keys::new(self.used, self.others) }
     }
 }
 

@@ -130,7 +130,8 @@ impl<'a> Running<'a> {
                 self.tell(Promise::Synced(number));
             }
             Step::Maintain => {
-                let is_done = |node: &Node| node.store.sealed_rows().is_none_or(|rows| rows.older.is_empty() && !rows.plain);
+                let is_done =
+                    |node: &Node| node.store.sealed_rows().is_none_or(|rows| rows.older.is_empty() && !rows.plain);
                 let was_done = is_done(self.node());
                 // With keys there is a step for every table.
                 while self.node().store.maintenance().run().unwrap().more && self.starts.is_some() {}

@@ -56,7 +56,8 @@ pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) 
     tree.write(&root.join(SHARD).join("tree"));
     let disk = MemoryDisk::new(root, image);
     // Of a recording with keys: a start with another one, that has all the others.
-    let has_keys = [format!("{SHARD}/keys"), format!("{SHARD}/keys.copy")].iter().any(|name| image.files.contains_key(name));
+    let has_keys =
+        [format!("{SHARD}/keys"), format!("{SHARD}/keys.copy")].iter().any(|name| image.files.contains_key(name));
     let keys = || has_keys.then(|| keys_of(u8::MAX));
     let mut node = match Node::open_with(root, &disk, keys()) {
         Ok(node) => node,
@@ -131,12 +132,7 @@ fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Outcom
 }
 
 /// Writes on, loses the power, and starts again: the store must be sound.
-fn go_on(
-    (root, keys): (&Path, Option<Keys>),
-    mut node: Node,
-    disk: &MemoryDisk,
-    mut rows: Rows,
-) -> Result<(), String> {
+fn go_on((root, keys): (&Path, Option<Keys>), mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Result<(), String> {
     let failed = |fault: StoreFault| format!("going on: {fault}");
     node.renew_actors();
     node.data.settle().map_err(|error| format!("going on: {error}"))?;

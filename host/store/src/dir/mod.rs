@@ -176,9 +176,9 @@ impl DataDir {
         let content = blob::read_either(self.disk.as_ref(), &name, ADVICE)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&content);
         let format = if encrypted { FORMAT_VERSION } else { PLAIN_FORMAT };
-        let lines = text.lines().map(|line| {
-            if line.starts_with("format ") { format!("format {format}\n") } else { format!("{line}\n") }
-        });
+        let lines = text
+            .lines()
+            .map(|line| if line.starts_with("format ") { format!("format {format}\n") } else { format!("{line}\n") });
         let noted: String = lines.collect();
         if noted == text { Ok(()) } else { blob::write_twice(self.disk.as_ref(), &name, noted.as_bytes()) }
     }

@@ -61,7 +61,11 @@ impl KeyList {
         let missing = self.keys.iter().find(|id| !keys.is_some_and(|keys| keys.has(**id)));
         missing.map_or(Ok(()), |id| {
             let found: Vec<String> = keys.iter().flat_map(|keys| keys.ids()).map(|id| id.to_string()).collect();
-            let found = if found.is_empty() { "no key is configured".to_owned() } else { format!("the node has {}", found.join(", ")) };
+            let found = if found.is_empty() {
+                "no key is configured".to_owned()
+            } else {
+                format!("the node has {}", found.join(", "))
+            };
             Err(OpenError::KeyMissing { path: shard.to_path_buf(), key: *id, found })
         })
     }

@@ -372,7 +372,7 @@ impl Maintenance {
                 Err(error) => return self.not_resealed(&[table], &error),
             },
             ResealStep::Rewrite(tables) => {
-                let (need, free) = (tables.iter().map(TableFile::room).sum(), self.free()?);
+                let (need, free) = (tables.iter().map(TableFile::room).sum::<u64>(), self.free()?);
                 if free < need + shared.options.free_space_floor {
                     return Err(self.no_room_to("write rows anew under another key", need, free, RESEAL));
                 }

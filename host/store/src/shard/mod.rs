@@ -410,9 +410,7 @@ impl Store for ShardStore {
         match space {
             Space::Pinned => Ok(self.pinned.get(key).cloned()),
             Space::Objects => {
-                // Outside the `if let`, whose borrow would last until its end.
-                let cached = self.row_cache.borrow().get(key);
-                if let Some(row) = cached {
+                if let Some(row) = self.row_cache.borrow().get(key) {
                     return self.shared.unseal(key, row).map(Some);
                 }
                 let buffered = self.write_buffer.borrow().get(key).cloned();

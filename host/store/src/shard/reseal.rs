@@ -10,6 +10,7 @@
 //! it.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -124,12 +125,7 @@ impl Sealing {
         }
         let sealer = Sealer::new(Arc::clone(keys)).context("draw a salt for", &paths.dir)?;
         let work = Work { older, ..Work::default() };
-        Ok(Some(Arc::new(Self {
-            sealer,
-            plain: list.plain,
-            seal: AtomicBool::new(false),
-            work: Mutex::new(work),
-        })))
+        Ok(Some(Arc::new(Self { sealer, plain: list.plain, seal: AtomicBool::new(false), work: Mutex::new(work) })))
     }
 
     /// What rows are sealed with.
@@ -181,8 +177,7 @@ impl Sealing {
                 true
             }
             Err(_) => {
-                use std::ops::Bound::Included;
-                let (from, to) = (Included(key.clone()), Included(key.clone()));
+                let (from, to) = (Bound::Included(key.clone()), Bound::Included(key.clone()));
                 unreadable.push(UnreadableRange { from, to, lost_upto: None });
                 false
             }

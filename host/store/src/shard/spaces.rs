@@ -73,7 +73,10 @@ mod tests {
     fn a_row_in_the_clear_that_would_be_taken_for_a_sealed_one_is_a_mistake() {
         let row = |space, value| Row { space, key: "k".into(), value: Some(Bytes::from_static(value)) };
         assert!(mistake(&row(Space::Objects, b"\xff"), false).is_some());
-        assert!(mistake(&row(Space::Objects, b"\xff"), true).is_none() && mistake(&row(Space::Pinned, b"\xff"), false).is_none());
+        assert!(
+            mistake(&row(Space::Objects, b"\xff"), true).is_none()
+                && mistake(&row(Space::Pinned, b"\xff"), false).is_none()
+        );
         assert!(mistake(&row(Space::Objects, b"\xfe\xff"), false).is_none());
     }
 }
