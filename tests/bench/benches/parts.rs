@@ -42,7 +42,7 @@ fn store(criterion: &mut Criterion<CpuTime>) {
 fn encryption(criterion: &mut Criterion<CpuTime>) {
     for (name, encrypted) in [("in the clear", false), ("encrypted", true)] {
         let mut group = criterion.benchmark_group(format!("object {name}"));
-        for bytes in [SMALL, KIB, 16 * KIB] {
+        for bytes in [SMALL, KIB, 8 * KIB] {
             let mut objects = Objects::new(bytes, encrypted);
             group.bench_function(BenchmarkId::new("write", bytes), |bench| {
                 bench.iter_custom(|writes| CpuTime::of(|| objects.writes(writes)))
