@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum EncryptionCommand {
-    /// Add a new key to a file of keys, or make the file: the new key encrypts from a node's next start on, and what the
-    /// others have encrypted can be read
+    /// Add a new key to a file of keys, or make the file: the new key encrypts from a node's next start on, and what
+    /// the others have encrypted can be read
     Add {
         /// The file that `key_file` names in a node's configuration, under [encryption]
         file: PathBuf,

@@ -393,8 +393,8 @@ mod tests {
         assert_eq!(
             rotating,
             [format!(
-                "encryption: values in the clear and with key {} are written anew with key {}: 3 tables with 1000 bytes \
-                    are left to be looked through",
+                "encryption: values in the clear and with key {} are written anew with key {}: 3 tables with 1000 \
+                    bytes are left to be looked through",
                 one.id(),
                 two.id()
             )]

@@ -143,7 +143,8 @@ impl Sealing {
         let mut work = lock(&self.work);
         work.in_memory = in_memory;
         if !work.is_done() {
-            tracing::info!(dir = %dir.display(), to = self.to(), from = from(&work.older), "rows are to be written anew");
+            let (dir, to, from) = (dir.display(), self.to(), from(&work.older));
+            tracing::info!(%dir, to, from, "rows are to be written anew");
         }
     }
 
