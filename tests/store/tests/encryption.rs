@@ -50,6 +50,7 @@ fn fill(store: &mut ShardStore) {
     for row in 0..ROWS {
         let change = put(Space::Objects, &format!("{row:04}"), &value(row));
         while store.write(change.clone()) == Err(StoreFault::Busy) {
+            store.commit().unwrap();
             store.maintenance().run().unwrap();
         }
         if row % 10 == 0 {
