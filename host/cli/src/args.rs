@@ -10,6 +10,7 @@ use rejoin_client::admin::{PluginDigest, Quorum, Scope};
 
 use crate::audit_args::AuditCommand;
 use crate::bench::args::BenchArgs;
+use crate::encryption_args::EncryptionCommand;
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
 use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Make the certificates of a cluster
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Make, list and remove the keys that a node encrypts values with on its disk
+    #[command(subcommand)]
+    Encryption(EncryptionCommand),
     /// Print a Grafana dashboard of the nodes' metrics
     Dashboard,
     /// Print a completion script for a shell

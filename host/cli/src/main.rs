@@ -16,6 +16,7 @@ mod connect;
 mod demo;
 mod descriptors;
 mod dev;
+mod encryption_args;
 mod failure;
 mod files;
 mod global;
@@ -36,7 +37,9 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, DemoCommand, NodeCommand, ServeArgs};
 use clap::Parser;
-use commands::{audit, bucket, cert, completions, exchange, layout, node, object, plugin, status, tenant, token};
+use commands::{
+    audit, bucket, cert, completions, encryption, exchange, layout, node, object, plugin, status, tenant, token,
+};
 use failure::Failure;
 use output::{Output, no_color};
 
@@ -112,6 +115,7 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Tenant(command) => tenant::run(global, out, command).await,
         Command::Audit(command) => audit::run(global, out, command).await,
         Command::Cert(command) => cert::run(global, out, &command),
+        Command::Encryption(command) => encryption::run(out, &command),
         Command::Dashboard => out.bytes(rejoin_node::DASHBOARD.as_bytes()),
         Command::Completions(args) => completions::run(out, &args),
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use rejoin_proto::{Address, Name};
 
+use crate::config_encryption::EncryptionConfig;
 use crate::config_exchange::ExchangeConfig;
 use crate::config_members::MembersConfig;
 
@@ -169,6 +170,8 @@ pub struct Config {
     /// Bytes of the audit log. The oldest records make room for new ones.
     #[serde(default = "defaults::audit_bytes")]
     pub audit_bytes: u64,
+    /// The keys that values are encrypted with on this node's disk; by default they are in the clear.
+    pub encryption: Option<EncryptionConfig>,
     /// When a peer that does not answer is asked last, and when another node takes its place.
     #[serde(default)]
     pub members: MembersConfig,

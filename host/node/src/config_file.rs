@@ -71,6 +71,11 @@ const KEYS: &[&str] = &[
     "cache_bytes",
     "free_space_floor",
     "audit_bytes",
+    "encryption",
+    "key_file",
+    "key_command",
+    "key_command_seconds",
+    "off",
     "members",
     "probe_ms",
     "indirect_ms",
@@ -138,6 +143,7 @@ impl Config {
         }
         config.compile_program = config.compile_program.map(|program| base.join(program));
         config.admin_token = config.admin_token.map(|tokens| base.join(tokens));
+        config.encryption = config.encryption.map(|encryption| encryption.within(base));
         config.check()?;
         Ok(config)
     }
@@ -196,6 +202,7 @@ impl Config {
         }
         self.members.check()?;
         self.exchange.check()?;
+        self.encryption.as_ref().map_or(Ok(()), |encryption| encryption.check())?;
         self.check_faults(&self.listen, self.admin.as_ref())?;
         bootstrap::check(self)
     }
@@ -296,6 +303,17 @@ mod tests {
         assert!(refused.starts_with("exchange.max_walks: "), "{refused}");
         let misspelt = error(|_| text.replace("max_walks", "max_walk"));
         assert_eq!(misspelt, "exchange.max_walk: there is no such key; did you mean max_walks?");
+    }
+
+    #[test]
+    fn the_keys_of_encryption_have_a_table_of_their_own() {
+        let text = MINIMAL.replace("[[bootstrap]]", "[encryption]\nkey_file = \"keys\"\n[[bootstrap]]");
+        let config = Config::parse(&text, Path::new("/etc/rejoin")).unwrap();
+        assert_eq!(config.encryption.and_then(|encryption| encryption.key_file), Some("/etc/rejoin/keys".into()));
+        let refused = error(|_| text.replace("key_file = \"keys\"", "off = true"));
+        assert!(refused.starts_with("encryption.key_file, encryption.key_command: give one"), "{refused}");
+        let misspelt = error(|_| text.replace("key_file", "keyfile"));
+        assert_eq!(misspelt, "encryption.keyfile: there is no such key; did you mean key_file?");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::access::DEFAULT_TENANT;
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
-use rejoin_store::{ControlFile, StoreWatch};
+use rejoin_store::{ControlFile, Keys, StoreWatch};
 use rejoin_wire::{Validity, utc_text};
 
 use crate::audit::Audit;
@@ -20,6 +20,7 @@ use crate::bootstrap;
 use crate::certificates::{Certificates, WARN_BEFORE};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::encryption::EncryptionState;
 use crate::faults::Faults;
 use crate::lock::lock;
 use crate::members::Membership;
@@ -86,6 +87,8 @@ pub(crate) struct NodeContext {
     pub(crate) sizes: Sizes,
     /// One for each shard.
     pub(crate) stores: Vec<StoreWatch>,
+    /// The keys that values are encrypted with on the disk.
+    pub(crate) keys: Option<Arc<Keys>>,
 }
 
 /// What there is to say of a quarantined plugin.
@@ -126,9 +129,15 @@ impl NodeContext {
         warnings.extend(self.certificates.warnings(&self.config));
         warnings.extend(self.peer_certificate_warnings());
         warnings.extend(self.audit.warnings());
+        warnings.extend(self.keys.iter().flat_map(|keys| self.encryption().lines(keys)));
         let view = self.cluster_view();
         warnings.extend(view.quarantines().map(|quarantine| quarantined(&view, quarantine)));
         warnings
+    }
+
+    /// How far the values on the disk are encrypted with the key in use.
+    pub(crate) fn encryption(&self) -> EncryptionState {
+        EncryptionState::of(self.stores.iter().filter_map(StoreWatch::sealed_rows))
     }
 
     /// Sends a message to every shard.

@@ -70,6 +70,9 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
     ctx.metrics.members(ctx.members().figures());
     let (own, authority) = ctx.certificates.ends();
     ctx.metrics.certificates(own, authority);
+    if ctx.keys.is_some() {
+        ctx.metrics.encryption(&ctx.encryption());
+    }
     ctx.metrics.render()
 }
 
@@ -80,6 +83,9 @@ async fn health(State(ctx): State<Arc<NodeContext>>) -> (StatusCode, String) {
     let mut text = format!("{}: connected to {connected} of {} other nodes\n", ctx.config.name, others.len());
     for lost in &ctx.lost {
         let _ = writeln!(text, "this replica has lost data: {lost}");
+    }
+    if let Some(summary) = ctx.encryption().summary() {
+        let _ = writeln!(text, "{summary}");
     }
     for warning in ctx.warnings() {
         let _ = writeln!(text, "warning: {warning}");

@@ -18,7 +18,7 @@
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
 //! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `audit` and
 //! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins` and `merging`, `http`, `admin_access`
-//! and `metrics`, `problems`, `faults`, [`token`] and `secret`, [`platform`], [`clock`].
+//! and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`, [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -32,6 +32,7 @@ mod catalog;
 mod certificates;
 pub mod clock;
 pub mod config;
+pub mod config_encryption;
 pub mod config_exchange;
 mod config_file;
 pub mod config_members;
@@ -39,6 +40,7 @@ mod context;
 mod control_files;
 mod drain;
 mod driver;
+mod encryption;
 mod engine;
 mod error;
 mod failure_log;
@@ -80,6 +82,7 @@ mod view;
 pub const DASHBOARD: &str = include_str!("../dashboard.json");
 
 pub use config::{BootstrapNode, Config, ConfigError};
+pub use encryption::{BadKeys, EncryptionKeys};
 pub use error::{StartError, StopError};
 pub use node::Node;
 pub use platform::Platform;

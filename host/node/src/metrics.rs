@@ -11,6 +11,7 @@ use rejoin_core::members::Counters;
 use rejoin_proto::NodeId;
 use rejoin_proto::exchange::Sum;
 
+use crate::encryption::EncryptionState;
 use crate::lock::lock;
 use crate::messages::ShardReport;
 use crate::metering::Totals;
@@ -275,6 +276,15 @@ impl Metrics {
         let label = |which: &'static str| vec![Label::new("which", which)];
         for (which, until) in [("node", own), ("authority", authority)] {
             self.gauge(Key::from_parts("rejoin_certificate_until_seconds", label(which)), until);
+        }
+    }
+
+    /// Sets what is left to be encrypted with the key in use.
+    pub(crate) fn encryption(&self, state: &EncryptionState) {
+        for (name, value) in
+            [("rejoin_encryption_tables_left", state.tables), ("rejoin_encryption_bytes_left", state.bytes)]
+        {
+            self.gauge(Key::from_name(name), value);
         }
     }
 

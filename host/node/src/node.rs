@@ -188,6 +188,7 @@ impl Node {
             problems: Problems::default(),
             sizes: Sizes::default(),
             stores: shards.iter().map(|opened| opened.store.watch()).collect(),
+            keys: plan.keys,
             config,
         });
 

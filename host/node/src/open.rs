@@ -28,7 +28,7 @@ use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{ClusterParams, DiskId};
 use rejoin_proto::{Address, Hlc, Layout, Name, NodeId, Ring, TenantId, codec};
-use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
+use rejoin_store::{ControlFile, DataDir, Disk, Keys, OpenError, Options, ShardStore, Start};
 use rejoin_wire::Identity;
 
 use crate::bootstrap;
@@ -36,6 +36,7 @@ use crate::certificates::{CertificateFiles, own_id, read};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control_files::{CATALOG_FILE, DISKS_FILE, LAYOUT_FILE, RING_FILE};
+use crate::encryption;
 use crate::error::StartError;
 use crate::faults::{FaultDisk, Faults};
 use crate::joining;
@@ -53,6 +54,8 @@ pub(crate) struct StartPlan {
     pub(crate) files: CertificateFiles,
     pub(crate) node: NodeId,
     pub(crate) secret: Secret,
+    /// The keys that values are encrypted with on the disk.
+    pub(crate) keys: Option<Arc<Keys>>,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) faults: Faults,
@@ -106,7 +109,9 @@ impl StartPlan {
         let disk = platform.disk.clone();
         let disk = if config.dev_faults { Arc::new(FaultDisk { disk, faults: faults.clone() }) } else { disk };
         let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
+        let keys = encryption::keys(config.encryption.as_ref()).await?;
         let found = DataDir::inspect(&config.data, owner, &disk)?;
+        DataDir::check_keys(&config.data, config.shards, disk.as_ref(), keys.as_deref())?;
         let kept = kept_ring(&found.control)?;
         let contradictions = kept.as_ref().map_or_else(Vec::new, |kept| {
             bootstrap::contradictions(&config.name, &config.bootstrap, &bootstrap::with_addresses(kept))
@@ -130,6 +135,7 @@ impl StartPlan {
             files,
             node,
             secret,
+            keys,
             listen,
             admin,
             faults,
@@ -174,6 +180,7 @@ impl StartPlan {
             config,
             threads,
             disk: &self.disk,
+            keys: &self.keys,
             rng,
             node: self.node,
             contexts: self.secret.context_key(self.owner.cluster),
@@ -374,6 +381,7 @@ struct ShardOpener<'a> {
     config: &'a Config,
     threads: Threads,
     disk: &'a Arc<dyn Disk>,
+    keys: &'a Option<Arc<Keys>>,
     rng: &'a SharedRng,
     node: NodeId,
     contexts: ContextKey,
@@ -396,6 +404,7 @@ impl ShardOpener<'_> {
             all_lost.extend(lost.iter().map(|what| format!("shard {index}: {what}")));
             opened.push(shard);
         }
+        self.dir.note_encrypted(self.keys.is_some())?;
         if !owes_ends {
             self.dir.settle()?;
         }
@@ -452,6 +461,7 @@ impl ShardOpener<'_> {
             memtable_bytes: memtable_share(config.memtable_bytes, self.node, index),
             cache_bytes: config.cache_bytes,
             free_space_floor: config.free_space_floor,
+            keys: self.keys.clone(),
             ..Options::default()
         }
     }

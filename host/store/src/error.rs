@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::io_cause::IoCause;
+use crate::sealed::KeyId;
 
 /// A small file (control, state, module) could not be read or replaced.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +127,17 @@ pub enum OpenError {
         found: u16,
         /// The number that was asked for.
         expected: u16,
+    },
+    /// The node does not have a key that rows of the directory are sealed with.
+    #[error("{path} has values that are encrypted with key {key}, and {found}: give the node that key again, under \
+        [encryption] in its configuration; nothing was changed", path = path.display())]
+    KeyMissing {
+        /// The shard's directory.
+        path: PathBuf,
+        /// The key.
+        key: KeyId,
+        /// The keys that the node has, for people.
+        found: String,
     },
     /// A file could not be read or written.
     #[error(transparent)]

@@ -8,7 +8,7 @@
 //!
 //! The crate does no networking, knows nothing of objects, actors or plugins, and never decides what a loss means: it
 //! reports, and the node acts. Reading order: `shard/mod.rs` (a write, a read, a commit), `shard/sync.rs`,
-//! `shard/maintenance.rs`, `shard/open.rs` (a start), then `journal` and `shard/tree`.
+//! `shard/maintenance.rs`, `shard/open.rs` (a start), then `journal`, `shard/tree` and `sealed` (encryption).
 //!
 //! A [`ShardStore`] is the core's [`Store`](rejoin_core::port::Store). Changes are visible at once, are written to the
 //! journal file by one [`ShardStore::commit`] per batch (kill -9 cannot lose them from there on), and become durable by
@@ -32,6 +32,7 @@ mod io_cause;
 mod journal;
 mod lock;
 mod pinned;
+mod sealed;
 mod shard;
 mod start;
 
@@ -39,8 +40,9 @@ pub use audit::{AuditFindings, AuditLog, AuditPart, Room};
 pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Identity, Inspection, Modules};
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::{FileError, OpenError};
+pub use sealed::{Key, KeyId, Keys};
 pub use shard::{
     CommitSeq, Descriptors, Maintenance, MaintenanceThread, Options, Recovery, ScanError, ScanLimit, ScanStep,
-    ShardStore, Snapshot, Stats, StopMaintenance, StoreWatch, Syncer, UnreadableRange, WorkDone,
+    SealedRows, ShardStore, Snapshot, Stats, StopMaintenance, StoreWatch, Syncer, UnreadableRange, WorkDone,
 };
 pub use start::Start;

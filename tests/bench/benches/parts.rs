@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use rejoin_core::causal;
-use rejoin_test_bench::{Absorb, CpuTime, Journal, Merge, Rpc, SMALL, Sync, Tree, siblings};
+use rejoin_test_bench::{Absorb, CpuTime, Journal, Merge, Objects, Rpc, SMALL, Sync, Tree, siblings};
 
 const KIB: usize = 1024;
 
@@ -36,6 +36,22 @@ fn store(criterion: &mut Criterion<CpuTime>) {
         let mut journal = Journal::new(SMALL, 64, sync);
         let name = format!("journal: share of a batch of 64, {sync:?}").to_lowercase();
         criterion.bench_function(&name, |bench| bench.iter_custom(|records| CpuTime::of(|| journal.records(records))));
+    }
+}
+
+fn encryption(criterion: &mut Criterion<CpuTime>) {
+    for (name, encrypted) in [("in the clear", false), ("encrypted", true)] {
+        let mut group = criterion.benchmark_group(format!("object {name}"));
+        for bytes in [SMALL, KIB, 8 * KIB] {
+            let mut objects = Objects::new(bytes, encrypted);
+            group.bench_function(BenchmarkId::new("write", bytes), |bench| {
+                bench.iter_custom(|writes| CpuTime::of(|| objects.writes(writes)))
+            });
+            group.bench_function(BenchmarkId::new("read", bytes), |bench| {
+                bench.iter_custom(|reads| CpuTime::of(|| objects.reads(reads)))
+            });
+        }
+        group.finish();
     }
 }
 
@@ -72,5 +88,5 @@ fn measure() -> Criterion<CpuTime> {
     quick.sample_size(20).with_measurement(CpuTime)
 }
 
-criterion_group! { name = parts; config = measure(); targets = messages, store, core, merges }
+criterion_group! { name = parts; config = measure(); targets = messages, store, encryption, core, merges }
 criterion_main!(parts);

@@ -13,6 +13,7 @@ mod journal;
 pub mod layouts;
 mod memory;
 mod merge;
+mod object;
 mod rpc;
 mod tree;
 
@@ -21,6 +22,7 @@ pub use cpu::CpuTime;
 pub use crowd::{Cost, Crowd};
 pub use journal::{Journal, Sync};
 pub use merge::Merge;
+pub use object::Objects;
 pub use rpc::Rpc;
 pub use tree::Tree;
 

@@ -134,6 +134,17 @@ fn the_secret_is_replaced_as_the_book_says() {
     assert!(secret.starts_with("rejoin cluster secrets\nuse ") && !secret.contains("accept"), "{secret}");
 }
 
+#[test]
+fn the_disk_is_encrypted_as_the_book_says() {
+    let (dir, ran) = goes_on("host/cli/book/encrypt-the-disk.md", 6);
+    assert!(ran.text().trim_end().ends_with("n3 is down"), "{}", ran.text());
+    for said in ["is needed no more by this node", "no key is needed"] {
+        assert!(ran.text().contains(said), "{said} is missing in\n{}", ran.text());
+    }
+    let log = std::fs::read_to_string(dir.path().join("n2.log")).unwrap();
+    assert!(log.contains("all rows were written anew"), "{log}");
+}
+
 /// A directory that looks like the root of a built clone.
 fn clone_in(dir: &Path) {
     for entry in std::fs::read_dir(workspace()).unwrap() {

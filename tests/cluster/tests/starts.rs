@@ -259,7 +259,7 @@ async fn a_port_or_a_data_directory_that_somebody_else_uses_is_named() {
         refused(
             cluster,
             &cluster.files.config(0),
-            "has data format 9, this release knows up to 1: start a newer release of rejoin on it",
+            "has data format 9, this release knows up to 2: start a newer release of rejoin on it",
         );
     }));
 }

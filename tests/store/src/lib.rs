@@ -33,7 +33,7 @@ pub use machine::{
     Call, Content, Crash, DiskEvent, Fault, FileChange, Image, Machine, MemoryDisk, SECTOR, Survival, sealed,
 };
 pub use model::{Model, Rows};
-pub use node::{Node, SHARD};
+pub use node::{Node, SHARD, keys_of};
 pub use random::Random;
 pub use recording::{Cursor, Event, Promise, Recording, STEPS};
 pub use script::{Step, script};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_proto::id::{ClusterId, NodeId};
-use rejoin_store::{DataDir, Identity, OpenError, Options, Recovery, ShardStore, Start};
+use rejoin_store::{DataDir, Identity, Key, Keys, OpenError, Options, Recovery, ShardStore, Start};
 
 use crate::{MemoryDisk, Rows};
 
@@ -30,6 +30,13 @@ pub(crate) fn tiny() -> Options {
     }
 }
 
+/// The keys of a start of this number, which has those of all starts before: it seals with a key that none of them has
+/// used.
+#[must_use]
+pub fn keys_of(start: u8) -> Keys {
+    Keys::new(Key::new([start; 32]), (0..start).map(|before| Key::new([before; 32])))
+}
+
 /// An open directory with its shard.
 pub struct Node {
     /// The directory.
@@ -43,13 +50,23 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the directory and the shard.
+    /// Opens the directory and the shard, without keys.
     ///
     /// # Errors
     /// What the store says.
     pub fn open(root: &Path, disk: &MemoryDisk) -> Result<Self, OpenError> {
+        Self::open_with(root, disk, None)
+    }
+
+    /// Opens the directory and the shard with these keys.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn open_with(root: &Path, disk: &MemoryDisk, keys: Option<Keys>) -> Result<Self, OpenError> {
         let (data, start) = DataDir::open_on(root, IDENTITY, Arc::new(disk.clone()))?;
-        let (store, recovery) = ShardStore::open(data.shard_dir(0), tiny(), Arc::new(disk.clone()), &start)?;
+        DataDir::check_keys(root, IDENTITY.shards, disk, keys.as_ref())?;
+        let options = Options { keys: keys.map(Arc::new), ..tiny() };
+        let (store, recovery) = ShardStore::open(data.shard_dir(0), options, Arc::new(disk.clone()), &start)?;
         Ok(Self { data, store, start, recovery })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rejoin_core::port::{Row, Store, StoreFault};
 
-use crate::node::{Node, SHARD};
+use crate::node::{Node, SHARD, keys_of};
 use crate::{Call, DiskEvent, Image, Machine, MemoryDisk, Model, Random, Step, Survival, Tree, scratch, script};
 
 /// How many steps a script has.
@@ -45,16 +45,29 @@ pub struct Recording {
     pub seed: u64,
     /// The events, in order.
     pub events: Vec<Event>,
+    /// How often no row was left under an older key.
+    pub resealed: u64,
 }
 
 impl Recording {
     /// Runs the script of a seed and records it.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, None)
+    }
+
+    /// Runs the script of a seed with a key that every start replaces by another one, and records it. The first start
+    /// has none.
+    #[must_use]
+    pub fn with_keys(seed: u64) -> Self {
+        Self::of(seed, Some(0))
+    }
+
+    fn of(seed: u64, starts: Option<u8>) -> Self {
         let root = scratch();
-        let mut running = Running::start(root.path(), seed);
+        let mut running = Running::start(root.path(), seed, starts);
         script(seed, STEPS).into_iter().for_each(|step| running.step(step));
-        Self { seed, events: running.events }
+        Self { seed, events: running.events, resealed: running.resealed }
     }
 
     /// A cursor at the empty disk.
@@ -83,13 +96,16 @@ struct Running<'a> {
     model: Model,
     random: Random,
     events: Vec<Event>,
+    /// How many starts there were, if each has a key of its own.
+    starts: Option<u8>,
+    resealed: u64,
 }
 
 impl<'a> Running<'a> {
-    fn start(root: &'a Path, seed: u64) -> Self {
+    fn start(root: &'a Path, seed: u64, starts: Option<u8>) -> Self {
         let disk = MemoryDisk::new(root, &Image::default()).watching(&root.join(SHARD).join("tree"));
-        let mut running =
-            Self { root, disk, node: None, model: Model::default(), random: Random::new(seed, 2), events: Vec::new() };
+        let (model, random) = (Model::default(), Random::new(seed, 2));
+        let mut running = Self { root, disk, node: None, model, random, events: Vec::new(), starts, resealed: 0 };
         running.open();
         running
     }
@@ -114,7 +130,12 @@ impl<'a> Running<'a> {
                 self.tell(Promise::Synced(number));
             }
             Step::Maintain => {
-                self.node().store.maintenance().run().unwrap();
+                let is_done =
+                    |node: &Node| node.store.sealed_rows().is_none_or(|rows| rows.older.is_empty() && !rows.plain);
+                let was_done = is_done(self.node());
+                // With keys there is a step for every table.
+                while self.node().store.maintenance().run().unwrap().more && self.starts.is_some() {}
+                self.resealed += u64::from(!was_done && is_done(self.node()));
                 self.collect();
             }
             Step::Kill => {
@@ -149,7 +170,9 @@ impl<'a> Running<'a> {
     }
 
     fn open(&mut self) {
-        let mut node = Node::open(self.root, &self.disk).unwrap();
+        let keys = self.starts.filter(|starts| *starts > 0).map(keys_of);
+        self.starts = self.starts.map(|starts| starts + 1);
+        let mut node = Node::open_with(self.root, &self.disk, keys).unwrap();
         assert_eq!(node.recovery.lost, Vec::<String>::new());
         let end = node.store.commit().unwrap().0;
         assert!((self.model.synced()..=self.model.made()).contains(&end), "{end} was found");

@@ -6,8 +6,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use rejoin_core::port::{Change, Space, Store, StoreFault};
+use rejoin_store::Keys;
 
-use crate::node::{Node, SHARD};
+use crate::node::{Node, SHARD, keys_of};
 use crate::{Image, MemoryDisk, Model, Random, Rows, Survival, Tree};
 
 /// Whether a start may, must or cannot report a loss.
@@ -54,7 +55,11 @@ pub struct Expected<'a> {
 pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) -> Result<Outcome, String> {
     tree.write(&root.join(SHARD).join("tree"));
     let disk = MemoryDisk::new(root, image);
-    let mut node = match Node::open(root, &disk) {
+    // Of a recording with keys: a start with another one, that has all the others.
+    let has_keys =
+        [format!("{SHARD}/keys"), format!("{SHARD}/keys.copy")].iter().any(|name| image.files.contains_key(name));
+    let keys = || has_keys.then(|| keys_of(u8::MAX));
+    let mut node = match Node::open_with(root, &disk, keys()) {
         Ok(node) => node,
         Err(error) => return Err(format!("it does not open: {error}")),
     };
@@ -80,7 +85,7 @@ pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) 
             expected.model.heard()
         ));
     }
-    go_on(root, node, &disk, rows)?;
+    go_on((root, keys()), node, &disk, rows)?;
     Ok(if lost { Outcome::Lost } else { Outcome::Sound })
 }
 
@@ -127,7 +132,7 @@ fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Outcom
 }
 
 /// Writes on, loses the power, and starts again: the store must be sound.
-fn go_on(root: &Path, mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Result<(), String> {
+fn go_on((root, keys): (&Path, Option<Keys>), mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Result<(), String> {
     let failed = |fault: StoreFault| format!("going on: {fault}");
     node.renew_actors();
     node.data.settle().map_err(|error| format!("going on: {error}"))?;
@@ -146,8 +151,8 @@ fn go_on(root: &Path, mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Resu
     drop(node);
     let mut image = disk.machine().crash(Survival::Nothing, &mut Random::new(0, 0)).image;
     image.reboot();
-    let node =
-        Node::open(root, &MemoryDisk::new(root, &image)).map_err(|error| format!("it does not open again: {error}"))?;
+    let opened = Node::open_with(root, &MemoryDisk::new(root, &image), keys);
+    let node = opened.map_err(|error| format!("it does not open again: {error}"))?;
     if !node.recovery.lost.is_empty() {
         return Err(format!("after it went on, this is lost: {:?}", node.recovery.lost));
     }

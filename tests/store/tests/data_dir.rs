@@ -136,9 +136,9 @@ fn a_newer_or_damaged_version_is_refused() {
     let (data, _) = DataDir::open(dir.path(), IDENTITY).unwrap();
     let shard = data.shard_dir(0);
     drop(data);
-    rewrite(dir.path(), "format 1\ncluster", "format 2\nrealm");
+    rewrite(dir.path(), "format 1\ncluster", "format 3\nrealm");
     let error = refused(dir.path(), IDENTITY);
-    assert!(matches!(error, OpenError::Newer { found: 2, supported: FORMAT_VERSION, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 3, supported: FORMAT_VERSION, .. }), "{error}");
     edit(&dir.path().join("VERSION"), |bytes| bytes[40] ^= 1);
     edit(&dir.path().join("VERSION.copy"), |bytes| bytes[40] ^= 1);
     let error = refused(dir.path(), IDENTITY);

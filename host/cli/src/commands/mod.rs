@@ -6,6 +6,7 @@ pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod component;
 mod delete;
+pub(crate) mod encryption;
 pub(crate) mod exchange;
 pub(crate) mod json;
 pub(crate) mod laws;

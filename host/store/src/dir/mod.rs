@@ -31,13 +31,16 @@ use crate::error::{Context, FileError, OpenError};
 use crate::io_cause::IoCause;
 use crate::journal::discard_next;
 use crate::lock::lock_dir;
+use crate::sealed::{KeyList, Keys, list_file};
 use crate::shard::remove_unlisted;
 use crate::start::Start;
 
 pub use files::{ControlFile, Modules};
 
-/// The data format that this release writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest data format that this release reads, and the one of a directory with encrypted values.
+pub const FORMAT_VERSION: u32 = 2;
+/// The format of every other directory. Releases without encryption read it, and refuse the other one.
+const PLAIN_FORMAT: u32 = 1;
 
 /// The mode bits of other users.
 const OTHERS: u32 = 0o077;
@@ -119,7 +122,7 @@ impl DataDir {
         let first = is_new(disk.as_ref(), &path, identity)?;
         if first {
             let Identity { cluster, node, shards } = identity;
-            let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
+            let text = format!("format {PLAIN_FORMAT}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
             blob::write_twice(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
             sync_parent(disk.as_ref(), &path)?;
         }
@@ -136,6 +139,48 @@ impl DataDir {
         keep_ballast(disk.as_ref(), &path)?;
         tracing::info!(path = %path.display(), ?start, "data directory open");
         Ok((Self { path, disk, state: Mutex::new(state), _lock: lock }, start))
+    }
+
+    /// Checks that these keys open every value in a directory, and writes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError::KeyMissing`] names a key that is missing; [`FileError`] if the list of the keys of a shard is
+    /// damaged or gone.
+    pub fn check_keys(
+        path: impl AsRef<Path>,
+        shards: u16,
+        disk: &dyn Disk,
+        keys: Option<&Keys>,
+    ) -> Result<(), OpenError> {
+        let path = path.as_ref();
+        for shard in (0..shards).map(|index| path.join(shard_name(index))) {
+            match KeyList::read(disk, &shard)? {
+                Some(list) => list.check(&shard, keys)?,
+                None if format_of(disk, path)? == Some(FORMAT_VERSION) => {
+                    let why = "it is gone, and the directory has encrypted values".to_owned();
+                    return Err(FileError::Damaged { path: list_file(&shard), why }.into());
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Records durably whether values of this directory may be encrypted, so that a release that cannot open them does
+    /// not take them for damaged ones. To be called before the first value is encrypted, when every shard is open.
+    ///
+    /// # Errors
+    /// [`FileError`] if the version file cannot be read or replaced.
+    pub fn note_encrypted(&self, encrypted: bool) -> Result<(), FileError> {
+        let name = self.path.join("VERSION");
+        let content = blob::read_either(self.disk.as_ref(), &name, ADVICE)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&content);
+        let format = if encrypted { FORMAT_VERSION } else { PLAIN_FORMAT };
+        let lines = text
+            .lines()
+            .map(|line| if line.starts_with("format ") { format!("format {format}\n") } else { format!("{line}\n") });
+        let noted: String = lines.collect();
+        if noted == text { Ok(()) } else { blob::write_twice(self.disk.as_ref(), &name, noted.as_bytes()) }
     }
 
     /// The directory of shard `index`, which [`ShardStore::open`](crate::ShardStore::open) makes.
@@ -258,6 +303,13 @@ fn keep_ballast(disk: &dyn Disk, path: &Path) -> Result<(), FileError> {
 
 fn shard_name(index: u16) -> String {
     format!("shard-{index:03}")
+}
+
+/// The format in the version file; `None` if there is no file, or it names none.
+fn format_of(disk: &dyn Disk, path: &Path) -> Result<Option<u32>, FileError> {
+    let content = blob::read_either(disk, &path.join("VERSION"), ADVICE)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&content);
+    Ok(text.lines().find_map(|line| line.strip_prefix("format ")?.parse().ok()))
 }
 
 /// Compares the version file with the identity that was asked for. Returns whether there is none: the directory is new.

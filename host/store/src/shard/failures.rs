@@ -44,17 +44,23 @@ pub(super) struct BackgroundFailures {
     pub(super) flush: Backoff,
     pub(super) compaction: Backoff,
     pub(super) repair: Backoff,
+    pub(super) reseal: Backoff,
 }
 
 impl BackgroundFailures {
     /// Whether anything has failed and is to be tried again.
     pub(super) fn any(&self) -> bool {
-        [&self.flush, &self.compaction, &self.repair].iter().any(|backoff| backoff.why.is_some())
+        [&self.flush, &self.compaction, &self.repair, &self.reseal].iter().any(|backoff| backoff.why.is_some())
     }
 
     /// One line about each failure, for people.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
-        let all = [("flushes", &self.flush), ("compactions", &self.compaction), ("looking into damage", &self.repair)];
+        let all = [
+            ("flushes", &self.flush),
+            ("compactions", &self.compaction),
+            ("looking into damage", &self.repair),
+            ("writing rows anew under another key", &self.reseal),
+        ];
         all.into_iter().filter_map(|(what, backoff)| Some(format!("{what}: {}", backoff.why.as_ref()?)))
     }
 }

@@ -4,6 +4,7 @@
 //! lost          what this replica has lost, until it is settled, for people
 //! damaged       the key ranges that were lost with damaged tables
 //! tables        a copy of the tree's list of tables
+//! keys          the keys that rows may be sealed with, and a copy; see `sealed/list.rs`
 //! quarantine/   damaged tables, and files that were found among the tables, for people to look at
 //! tree.damaged  a tree that could not be opened, for people to look at
 //! ```
@@ -96,7 +97,12 @@ pub(super) fn read_table_list(disk: &dyn Disk, paths: &ShardPaths) -> Result<Opt
 /// Durably copies the list of tables. A failure is logged only: without a copy nothing is lost until the list itself is
 /// damaged.
 pub(super) fn write_table_list(disk: &dyn Disk, paths: &ShardPaths, tree: &Tree) {
-    if let Err(error) = blob::write(disk, &paths.table_list(), &tree.copy_of_manifest()) {
+    save_table_list(disk, paths, &tree.copy_of_manifest());
+}
+
+/// As [`write_table_list`], with a list that is to be the tree's.
+pub(super) fn save_table_list(disk: &dyn Disk, paths: &ShardPaths, list: &[u8]) {
+    if let Err(error) = blob::write(disk, &paths.table_list(), list) {
         tracing::warn!(dir = %paths.dir.display(), %error, "the tree's list of tables could not be copied");
     }
 }

@@ -1,4 +1,5 @@
-//! Background work: flushes, compactions, repairs of damaged tables, retiring segments, and watching the free space.
+//! Background work: flushes, compactions, repairs of damaged tables, rows that are written anew under another key,
+//! retiring segments, and watching the free space.
 //!
 //! Work that fails is tried again with new files after a pause. Only a store that cannot tell which version of its tree
 //! is the current one, or fails five times in a row, is stopped.
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 use rejoin_core::port::StoreFault;
 
 use super::failures::{BackgroundFailures, Backoff, DamageReports};
-use super::files::{remove_quarantine, remove_set_aside};
+use super::files::{remove_quarantine, remove_set_aside, save_table_list};
+use super::reseal::{ResealStep, SealedRows};
 use super::shared::Shared;
 use super::signal::lock;
-use super::tree::{DueCompaction, RepairContext, SuspectTables, Sweep, TreeError};
+use super::tree::{DueCompaction, RepairContext, SuspectTables, Sweep, TableFile, TreeError};
 use crate::io_cause::IoCause;
 
 /// The time between two turns when nothing happens, in which the free space is looked at.
@@ -34,6 +36,7 @@ type Kind = fn(&mut BackgroundFailures) -> &mut Backoff;
 const FLUSH: Kind = |failures| &mut failures.flush;
 const COMPACTION: Kind = |failures| &mut failures.compaction;
 const REPAIR: Kind = |failures| &mut failures.repair;
+const RESEAL: Kind = |failures| &mut failures.reseal;
 
 /// The work of one run.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -88,7 +91,8 @@ impl Maintenance {
             Ok(_) if lock(&self.shared.failures).any() => Some(RETRY),
             Ok(_) if !self.shared.full.load(Relaxed) => {
                 let reclaim = self.shared.reclaim.due_in(self.shared.options.reclaim_rows);
-                Some(reclaim.map_or(IDLE, |due| due.clamp(AT_LEAST, IDLE)))
+                let reseal = self.shared.sealing.as_ref().and_then(|sealing| sealing.due_in());
+                Some(reclaim.into_iter().chain(reseal).min().map_or(IDLE, |due| due.clamp(AT_LEAST, IDLE)))
             }
             Ok(_) | Err(StoreFault::Full) => Some(RETRY),
             Err(StoreFault::Failed(_)) => None,
@@ -142,9 +146,12 @@ impl Maintenance {
         let verified = if waits(REPAIR) { Ok(()) } else { self.verify_reported() };
         let compacted = if waits(COMPACTION) { Ok(false) } else { self.compact(patient) };
         shared.counters.l0_runs.store(shared.tree.l0_runs(), Relaxed);
+        let idle = matches!(compacted, Ok(false)) && verified.is_ok();
+        let resealed = if !idle || waits(RESEAL) { Ok(false) } else { self.reseal(patient) };
         let (flushed, compacted) = (flushed?, compacted?);
         verified?;
-        let more = compacted || lock(&shared.gate).sealed.is_some() && lock(&shared.failures).flush.left().is_none();
+        let again = resealed? || compacted;
+        let more = again || lock(&shared.gate).sealed.is_some() && lock(&shared.failures).flush.left().is_none();
         Ok(WorkDone { flushed, compacted, more })
     }
 
@@ -259,6 +266,9 @@ impl Maintenance {
         gate.sealed = None;
         drop(gate);
         shared.retire(first_needed, version)?;
+        if let Some(sealing) = &shared.sealing {
+            sealing.flushed();
+        }
         Ok(flushed)
     }
 
@@ -350,6 +360,51 @@ impl Maintenance {
         }
     }
 
+    /// Takes a step towards having no rows under older keys. Returns whether there may be another one at once.
+    fn reseal(&self, patient: bool) -> Result<bool, StoreFault> {
+        let shared = &self.shared;
+        let Some(sealing) = &shared.sealing else { return Ok(false) };
+        let begun = Instant::now();
+        match sealing.step(&shared.tree.table_files(), patient) {
+            ResealStep::None | ResealStep::Seal => return Ok(false),
+            ResealStep::Look(table) => match shared.tree.has_older_rows(table, sealing.sealer()) {
+                Ok(has_older) => sealing.looked(table, has_older),
+                Err(error) => return self.not_resealed(&[table], &error),
+            },
+            ResealStep::Rewrite(tables) => {
+                let (need, free) = (tables.iter().map(TableFile::room).sum::<u64>(), self.free()?);
+                if free < need + shared.options.free_space_floor {
+                    return Err(self.no_room_to("write rows anew under another key", need, free, RESEAL));
+                }
+                let save_copy = |list: &[u8]| save_table_list(shared.disk.as_ref(), &shared.paths, list);
+                if let Err(error) = shared.tree.reseal(&tables, sealing.sealer(), &save_copy) {
+                    return self.not_resealed(&tables, &error);
+                }
+            }
+            ResealStep::Finish => {
+                // What is kept there to be looked at may have rows of before.
+                remove_quarantine(&shared.paths);
+                remove_set_aside(&shared.paths);
+                if let Err(error) = sealing.finish(shared.disk.as_ref(), &shared.paths.dir) {
+                    return Err(self.fault("note that older keys are needed no more", &error.into(), RESEAL));
+                }
+            }
+        }
+        lock(&shared.failures).reseal.succeeded();
+        sealing.took(begun.elapsed());
+        // Without patience there is no pause.
+        Ok(!patient)
+    }
+
+    /// As [`Self::not_compacted`], for tables that were to be read or written anew.
+    fn not_resealed(&self, tables: &[TableFile], error: &TreeError) -> Result<bool, StoreFault> {
+        let numbers: Vec<u64> = tables.iter().map(|table| table.id).collect();
+        if error.cause().is_damage() && self.repair(&SuspectTables::Tables(&numbers))? {
+            return Ok(true);
+        }
+        Err(self.fault("write rows anew under another key", error, RESEAL))
+    }
+
     fn no_room_to(&self, what: &str, need: u64, free: u64, kind: Kind) -> StoreFault {
         let why = format!("no room to {what}: it needs {need} bytes, {free} are free");
         // Logged once, not at every turn.
@@ -427,6 +482,12 @@ impl StoreWatch {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.shared.upgrade().map_or_else(Vec::new, |shared| shared.problems())
+    }
+
+    /// As [`ShardStore::sealed_rows`](crate::ShardStore::sealed_rows); `None` once the store is closed.
+    #[must_use]
+    pub fn sealed_rows(&self) -> Option<SealedRows> {
+        self.shared.upgrade().and_then(|shared| shared.sealed_rows())
     }
 }
 

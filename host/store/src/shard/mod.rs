@@ -14,6 +14,7 @@ mod options;
 mod read_only;
 mod reclaim;
 mod recovered;
+mod reseal;
 mod row_cache;
 mod shared;
 mod signal;
@@ -49,6 +50,7 @@ pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, StoreWatc
 pub use options::Options;
 pub use recovered::Recovery;
 pub use rejoin_core::port::CommitSeq;
+pub use reseal::SealedRows;
 pub use snapshot::{ScanError, Snapshot};
 pub use stats::Stats;
 pub use sync::Syncer;
@@ -164,6 +166,12 @@ impl ShardStore {
         Ok(Snapshot::new(Arc::clone(&self.shared), CommitSeq(self.writer.gathered().index)))
     }
 
+    /// How far the shard's rows are sealed with the key in use; `None` if it has no keys.
+    #[must_use]
+    pub fn sealed_rows(&self) -> Option<SealedRows> {
+        self.shared.sealed_rows()
+    }
+
     /// Records that every actor of this shard that [`Recovery::lost`] put in doubt has durably ended. Until then each
     /// start reports the loss again.
     ///
@@ -205,7 +213,7 @@ impl ShardStore {
             return Ok(());
         }
         let share = self.shared.options.memtable_bytes;
-        if seal && self.shared.reclaim.wants_seal() {
+        if seal && self.shared.wants_seal() {
             self.writer.expect_little();
         }
         let late = self.writer.is_late() || seal && memtable_bytes >= share.saturating_add(share / 8);
@@ -223,7 +231,7 @@ impl ShardStore {
         let options = &self.shared.options;
         let live = self.shared.live_segments(self.writer.number());
         let due = self.memtable_bytes() >= options.memtable_bytes || live > options.max_segments;
-        if !due && !self.shared.reclaim.wants_seal() {
+        if !due && !self.shared.wants_seal() {
             return false;
         }
         // A flush under way takes every sealed memtable, but has synced the journal for the earlier ones only.
@@ -240,6 +248,9 @@ impl ShardStore {
         let mut gate = lock(&shared.gate);
         shared.tree.rotate();
         shared.reclaim.sealed();
+        if let Some(sealing) = &shared.sealing {
+            sealing.memtable_sealed();
+        }
         self.memtable_bytes.set(0);
         gate.sealed = Some(self.writer.number());
         drop(gate);
@@ -352,7 +363,8 @@ impl ShardStore {
             self.writer = read_only.finish_start(&self.shared, &self.pinned)?;
             self.read_only = None;
         }
-        if let Some(mistake) = rows.iter().find_map(spaces::mistake) {
+        let seals = self.shared.sealing.as_ref().is_some_and(|sealing| sealing.seals());
+        if let Some(mistake) = rows.iter().find_map(|row| spaces::mistake(row, seals)) {
             return Err(StoreFault::Failed(mistake));
         }
         if self.is_behind() {
@@ -399,7 +411,7 @@ impl Store for ShardStore {
             Space::Pinned => Ok(self.pinned.get(key).cloned()),
             Space::Objects => {
                 if let Some(row) = self.row_cache.borrow().get(key) {
-                    return Ok(Some(row));
+                    return self.shared.unseal(key, row).map(Some);
                 }
                 let buffered = self.write_buffer.borrow().get(key).cloned();
                 let row = match buffered {
@@ -413,7 +425,7 @@ impl Store for ShardStore {
                 if let Some(row) = &row {
                     self.row_cache.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
                 }
-                Ok(row)
+                row.map(|row| self.shared.unseal(key, row)).transpose()
             }
             // The shard keeps them itself, so they are not cached.
             Space::Trees => {
@@ -446,7 +458,16 @@ impl Store for ShardStore {
             Space::Objects => {
                 self.drain_write_buffer();
                 let end = spaces::objects_end(range.1.map(Bytes::copy_from_slice));
-                self.scan_tree(from, end.as_ref().map(|end| &end[..]), visit)
+                let mut unopened = Ok(());
+                let mut visit = |key: &[u8], row| match self.shared.unseal(key, row) {
+                    Ok(row) => visit(key, row),
+                    Err(fault) => {
+                        unopened = Err(fault);
+                        ControlFlow::Continue(())
+                    }
+                };
+                self.scan_tree(from, end.as_ref().map(|end| &end[..]), &mut visit)?;
+                unopened
             }
             Space::Trees => {
                 self.drain_tree_buffer();
@@ -471,9 +492,14 @@ impl Store for ShardStore {
         if change.rows.is_empty() {
             return Ok(());
         }
-        self.admit(&change.rows)?;
-        self.writer.gather(&change.rows);
-        for row in change.rows {
+        // All rows come by here. Behind this, nothing knows whether a row is sealed.
+        let rows = match &self.shared.sealing {
+            None => change.rows,
+            Some(sealing) => sealing.seal(change.rows),
+        };
+        self.admit(&rows)?;
+        self.writer.gather(&rows);
+        for row in rows {
             match (row.space, row.value) {
                 (Space::Pinned, value) => {
                     self.writer.change(&row.key);

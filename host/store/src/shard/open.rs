@@ -14,6 +14,7 @@ use super::open_tree::{ExpectedTree, TreeDamage, open_tree};
 use super::options::{MAX_SEGMENT_BYTES, Options};
 use super::read_only::ReadOnly;
 use super::recovered::{BegunJournal, Recovered, Recovery, ReplayedRows};
+use super::reseal::Sealing;
 use super::row_cache::RowCache;
 use super::shared::{OpenedShard, Shared, Unsynced};
 use super::spaces::tree_key;
@@ -52,15 +53,21 @@ impl ShardStore {
         let lock = lock_dir(&paths.dir)?;
         // An unfinished segment holds nothing that is not elsewhere, and the room that it takes may be needed.
         discard_next(disk.as_ref(), &paths.journal).context("clear", &paths.journal)?;
+        let is_new = options.keys.is_some() && is_new(disk.as_ref(), &paths, start)?;
+        let sealing = Sealing::open(disk.as_ref(), &paths, options.keys.as_ref(), is_new)?;
         let mut memtable = ReplayedMemtable::default();
         let (mut recovered, tree, damaged) = recover(&disk, &paths, &options, start, &mut memtable)?;
         let pinned = std::mem::take(&mut recovered.replayed.pinned);
         // With little room the rows stay in the journal: a flush could take what the start needs.
         let free = disk.free_space(&paths.journal).context("look at the free space of", &paths.journal)?;
-        let flush = !recovered.is_durable() && free >= options.free_space_floor;
+        let has_older_rows = sealing.as_ref().is_some_and(|sealing| !sealing.is_done());
+        let flush = (!recovered.is_durable() || has_older_rows) && free >= options.free_space_floor;
         let (rows, begun) = begin(&recovered, &paths, &tree, &pinned, flush)?;
         if rows == ReplayedRows::Tree {
             memtable = ReplayedMemtable::default();
+        }
+        if let Some(sealing) = &sealing {
+            sealing.opened(rows == ReplayedRows::Journal || begun.is_none(), &paths.dir);
         }
         let recovery = recovered.recovery(pinned.len(), begun.is_none(), damaged);
         let Recovery { replayed_records: records, cut_bytes, read_only, .. } = recovery;
@@ -82,6 +89,7 @@ impl ShardStore {
             options,
             lock,
             tree,
+            sealing,
             read_only,
             removed: memtable.removed,
         });
@@ -193,6 +201,15 @@ impl FoundMark {
     }
 }
 
+/// Whether the shard has no files of an earlier start.
+fn is_new(disk: &dyn Disk, paths: &ShardPaths, start: &Start) -> Result<bool, FileError> {
+    if !start.first {
+        return Ok(false);
+    }
+    let segments = list_segments(disk, &paths.journal).context("list", &paths.journal)?;
+    Ok(segments.is_empty() && !tree::exists(&paths.tree).context("look for", &paths.tree)?)
+}
+
 fn read_mark(
     disk: &dyn Disk,
     paths: &ShardPaths,
@@ -205,8 +222,7 @@ fn read_mark(
             lost.push("the journal's high-water mark is damaged: the journal's end cannot be vouched for".to_owned())
         }
         Ok(None) => {
-            let segments = list_segments(disk, &paths.journal).context("list", &paths.journal)?;
-            if segments.is_empty() && start.first && !tree::exists(&paths.tree).context("look for", &paths.tree)? {
+            if is_new(disk, paths, start)? {
                 // The mark is made before the first segment, so that a segment without a mark is always a loss.
                 let mark = Mark { index: 0, chain: FIRST_CHAIN, first_segment: 1, tree: 0 };
                 MarkFile::replace(disk, &paths.mark, mark)?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::tree::Descriptors;
+use crate::sealed::Keys;
 
 /// The largest segment.
 pub(super) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
@@ -38,6 +39,8 @@ pub struct Options {
     /// Whether a thread writes and syncs the mark in parallel with the journal's sync. Without it the mark follows the
     /// journal on the caller's thread, for a simulator with one thread. Default true.
     pub parallel_mark: bool,
+    /// The keys that rows are sealed with. Default none: rows are in the clear.
+    pub keys: Option<Arc<Keys>>,
     /// Called from any thread when [`Maintenance::turn`](crate::Maintenance::turn) has work to do. It must return
     /// quickly. A node that uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
     pub on_work: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -57,6 +60,7 @@ impl Default for Options {
             free_space_floor: 64 << 20,
             descriptors: Descriptors::of_process(),
             parallel_mark: true,
+            keys: None,
             on_work: None,
         }
     }

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use rejoin_core::port::StoreFault;
 
 use super::durable::DurableState;
@@ -13,6 +15,7 @@ use super::failures::{BackgroundFailures, DamageReports, ReadPosition};
 use super::files::{ShardPaths, write_lost_ranges, write_table_list};
 use super::options::Options;
 use super::reclaim::Reclaim;
+use super::reseal::{SealedRows, Sealing};
 use super::signal::{Poison, WorkSignal, lock};
 use super::stats::{Counters, Stats};
 use super::tree::{LostRanges, ReadFault, Tree};
@@ -44,6 +47,8 @@ pub(super) struct Shared {
     pub(super) failures: Mutex<BackgroundFailures>,
     pub(super) signal: WorkSignal,
     pub(super) reclaim: Reclaim,
+    /// `None`: the shard has no keys, and its rows are in the clear.
+    pub(super) sealing: Option<Arc<Sealing>>,
     pub(super) counters: Counters,
     /// The durable index that the last idle turn of maintenance has seen.
     pub(super) idle_at: AtomicU64,
@@ -78,6 +83,7 @@ pub(super) struct OpenedShard {
     pub(super) options: Options,
     pub(super) lock: File,
     pub(super) tree: Tree,
+    pub(super) sealing: Option<Arc<Sealing>>,
     pub(super) unsynced: Unsynced,
     pub(super) durable: DurableState,
     /// The number of the open segment.
@@ -89,7 +95,7 @@ pub(super) struct OpenedShard {
 
 impl Shared {
     pub(super) fn new(opened: OpenedShard) -> Arc<Self> {
-        let OpenedShard { disk, paths, options, lock, tree, unsynced, durable, last_segment, .. } = opened;
+        let OpenedShard { disk, paths, options, lock, tree, sealing, unsynced, durable, last_segment, .. } = opened;
         let (read_only, removed) = (opened.read_only, opened.removed);
         let counters = Counters::default();
         counters.first_segment.store(durable.first_segment, Relaxed);
@@ -112,6 +118,7 @@ impl Shared {
             damage_reports: Mutex::default(),
             failures: Mutex::default(),
             reclaim: Reclaim::new(removed),
+            sealing,
             poison: Poison::default(),
             disk,
             paths,
@@ -190,6 +197,24 @@ impl Shared {
             problems.push(format!("{dir}: {more} further ranges of keys are lost"));
         }
         problems
+    }
+
+    /// Whether the shard is asked to seal its memtable whatever its size.
+    pub(super) fn wants_seal(&self) -> bool {
+        self.reclaim.wants_seal() || self.sealing.as_ref().is_some_and(|sealing| sealing.wants_seal())
+    }
+
+    /// The object in a row that was read.
+    pub(super) fn unseal(&self, key: &[u8], row: Bytes) -> Result<Bytes, StoreFault> {
+        match &self.sealing {
+            None => Ok(row),
+            Some(sealing) => sealing.unseal(key, row),
+        }
+    }
+
+    /// How far rows are sealed with the key in use; `None` without keys.
+    pub(super) fn sealed_rows(&self) -> Option<SealedRows> {
+        self.sealing.as_ref().map(|sealing| sealing.progress(&self.tree.table_files()))
     }
 
     /// The number of live segments, if `last` is the open one.

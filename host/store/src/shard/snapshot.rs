@@ -71,9 +71,13 @@ impl Snapshot {
         if self.view.is_expired() {
             return Err(ScanError::Expired);
         }
-        let step = step.map_err(|fault| self.shared.read_fault(fault, ReadPosition::After(from.clone())))?;
+        let mut step = step.map_err(|fault| self.shared.read_fault(fault, ReadPosition::After(from.clone())))?;
         if step.unreadable.iter().any(|range| range.lost_upto.is_none()) {
             self.shared.report_damage(ReadPosition::After(from.clone()));
+        }
+        // After the report: a table with a row that does not open is sound.
+        if let Some(sealing) = &self.shared.sealing {
+            sealing.unseal_step(&mut step);
         }
         Ok(step)
     }

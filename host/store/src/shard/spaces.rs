@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rejoin_core::port::{Row, Space};
 
 use crate::journal::is_key_length;
+use crate::sealed::is_sealed;
 
 /// In front of the keys of [`Space::Trees`]. It is the id of no bucket, so no object's key begins with it.
 pub(super) const TREES: [u8; 8] = [0xff; 8];
@@ -25,15 +26,21 @@ pub(super) fn objects_end(to: Bound<Bytes>) -> Bound<Bytes> {
     }
 }
 
-/// The mistake in a row's key, if there is one. Such a row must not reach the journal: no start could put it into the
-/// tree.
-pub(super) fn mistake(row: &Row) -> Option<String> {
+/// The mistake in a row, if there is one. Such a row must not reach the journal: no start could put it into the tree,
+/// or a row in the clear would be taken for a sealed one. `seals` says that objects are sealed.
+pub(super) fn mistake(row: &Row, seals: bool) -> Option<String> {
     let length = row.key.len() + if row.space == Space::Trees { TREES.len() } else { 0 };
     if !is_key_length(length) || row.key.is_empty() {
         return Some(format!("a row's key has 1 to 65535 bytes, not {}", row.key.len()));
     }
-    (row.space == Space::Objects && row.key.starts_with(&TREES))
-        .then(|| "no object's key begins with eight bytes ff".to_owned())
+    if row.space != Space::Objects {
+        return None;
+    }
+    if row.key.starts_with(&TREES) {
+        return Some("no object's key begins with eight bytes ff".to_owned());
+    }
+    let claims_to_be_sealed = !seals && row.value.as_deref().is_some_and(is_sealed);
+    claims_to_be_sealed.then(|| "no object's row begins with a byte ff: that is how a sealed one begins".to_owned())
 }
 
 #[cfg(test)]
@@ -53,12 +60,23 @@ mod tests {
 
     #[test]
     fn a_key_that_would_stand_among_the_trees_is_a_mistake() {
-        let row = |space, key: Bytes| Row { space, key, value: None };
-        assert_eq!(mistake(&row(Space::Objects, Bytes::from_static(&[0xff; 7]))), None);
-        assert!(mistake(&row(Space::Objects, tree_key(b"k"))).is_some());
-        assert_eq!(mistake(&row(Space::Trees, tree_key(b"k"))), None);
+        let mistake = |space, key: Bytes| mistake(&Row { space, key, value: None }, false);
+        assert_eq!(mistake(Space::Objects, Bytes::from_static(&[0xff; 7])), None);
+        assert!(mistake(Space::Objects, tree_key(b"k")).is_some());
+        assert_eq!(mistake(Space::Trees, tree_key(b"k")), None);
         let long = |length| Bytes::from(vec![1; length]);
-        assert!(mistake(&row(Space::Objects, long(65_535))).is_none());
-        assert!(mistake(&row(Space::Trees, long(65_528))).is_some() && mistake(&row(Space::Trees, long(0))).is_some());
+        assert!(mistake(Space::Objects, long(65_535)).is_none());
+        assert!(mistake(Space::Trees, long(65_528)).is_some() && mistake(Space::Trees, long(0)).is_some());
+    }
+
+    #[test]
+    fn a_row_in_the_clear_that_would_be_taken_for_a_sealed_one_is_a_mistake() {
+        let row = |space, value| Row { space, key: "k".into(), value: Some(Bytes::from_static(value)) };
+        assert!(mistake(&row(Space::Objects, b"\xff"), false).is_some());
+        assert!(
+            mistake(&row(Space::Objects, b"\xff"), true).is_none()
+                && mistake(&row(Space::Pinned, b"\xff"), false).is_none()
+        );
+        assert!(mistake(&row(Space::Objects, b"\xfe\xff"), false).is_none());
     }
 }

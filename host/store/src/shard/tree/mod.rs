@@ -10,7 +10,7 @@
 //! ([`lost_ranges`]).
 //!
 //! Reading order: this file, [`compaction`], [`snapshot`], [`lost_ranges`], [`check`] and [`manifest`] (what is
-//! verified), [`repair`], [`salvage`].
+//! verified), [`repair`], [`salvage`], [`reseal`].
 
 mod check;
 mod compaction;
@@ -19,6 +19,7 @@ mod error;
 mod lost_ranges;
 mod manifest;
 mod repair;
+mod reseal;
 mod salvage;
 mod snapshot;
 
@@ -53,6 +54,7 @@ pub(super) use lost_ranges::LostRanges;
 pub(super) use repair::{
     RepairContext, SaveLost, SuspectTables, TreeCheck, check_before_open, repair_before_open, restore,
 };
+pub(super) use reseal::TableFile;
 pub(super) use salvage::DamagedTable;
 pub(super) use snapshot::TreeSnapshot;
 pub use snapshot::{ScanLimit, ScanStep, UnreadableRange};

@@ -144,7 +144,7 @@ fn publish(
     Ok(())
 }
 
-fn put_in_place(manifest: &mut Manifest, id: u64, replacement: Option<TableEntry>) {
+pub(super) fn put_in_place(manifest: &mut Manifest, id: u64, replacement: Option<TableEntry>) {
     for runs in &mut manifest.levels {
         for run in runs.iter_mut() {
             if let Some(place) = run.iter().position(|entry| entry.id == id) {
@@ -260,7 +260,7 @@ impl Tree {
     }
 
     /// Opens the files as they are now, in place of the open tree.
-    fn reopen(&self, lost: Arc<LostRanges>) -> Result<(), TreeError> {
+    pub(super) fn reopen(&self, lost: Arc<LostRanges>) -> Result<(), TreeError> {
         let mut open = self.exclusive();
         let (tree, manifest) =
             open_files(&self.path, self.cache_bytes, &self.descriptors, (&self.seqno, &self.visible))?;

@@ -24,7 +24,7 @@ use crate::disk::{OsDisk, read_readable};
 use crate::io_cause::IoCause;
 
 /// Bits of a table's filter for each key, as lsm-tree has them.
-const FILTER_BITS: f32 = 10.0;
+pub(super) const FILTER_BITS: f32 = 10.0;
 
 /// The result of a salvage.
 pub(super) struct Salvaged {
