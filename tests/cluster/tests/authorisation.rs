@@ -97,8 +97,7 @@ impl Cell<'_> {
         let (words, before) = self.command();
         let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
         let ran = cli::rejoin(dir, Some(profile), &arguments, b"");
-        let asked = before.iter().copied().chain([self.verb]);
-        let refused = asked.into_iter().find(|verb| !allows(self.scope, *verb, self.whose));
+        let refused = before.iter().copied().chain([self.verb]).find(|verb| !allows(self.scope, *verb, self.whose));
         let wrong = |what: &str| Err(format!("{} in {}: {words:?}: {what}: {ran:?}", self.scope, self.tenant()));
         // A token that may do nothing in the tenant that it names is not let in at all.
         let refused = refused.map(|verb| if self.whose == Whose::Other { Verb::Read } else { verb });
@@ -152,8 +151,12 @@ async fn every_cell_of_the_table_is_walked_and_what_is_denied_ends_with_exit_cod
     }
     let digest = plugin.to_string();
     let (mut wrong, mut denied, mut allowed, mut alone) = (Vec::new(), 0, 0, 0);
-    // By verbs, so that what an operator deletes is gone only when all others have been refused.
-    for (verb, whose) in Verb::ALL.into_iter().flat_map(|verb| [(verb, Whose::Own), (verb, Whose::Other)]) {
+    // What ends something comes last, and the scopes that may do it behind those that may not.
+    let ends =
+        |verb: &Verb| matches!(verb, Verb::BucketDelete | Verb::PluginDelete | Verb::TokenRevoke | Verb::TenantDelete);
+    let mut verbs = Verb::ALL;
+    verbs.sort_by_key(ends);
+    for (verb, whose) in verbs.into_iter().flat_map(|verb| [(verb, Whose::Own), (verb, Whose::Other)]) {
         for (scope, profile, client) in &cast {
             let cell = Cell { scope: *scope, verb, whose, plugin: &digest };
             let is_denied = !allows(*scope, verb, whose);

@@ -114,7 +114,7 @@ async fn clients_that_never_read_take_a_bounded_part_of_the_nodes_memory() {
     let token = victim.cluster.client().await.admin().create_token("app", Scope::ReadWrite).await.unwrap();
     let body = RequestBody::Get(Get {
         bucket: name("plain"),
-        key: Bytes::from_static(b"large").to_vec().into(),
+        key: b"large".to_vec().into(),
         r: None,
         pr: None,
         siblings: false,

@@ -117,7 +117,7 @@ async fn conflict(bucket: &Bucket<Bytes>, at: usize, repeated: usize) -> (Contex
         bucket.put(key(at), value_of(number, repeated)).blind().await.unwrap();
     }
     let read = bucket.get(key(at)).siblings().await.unwrap();
-    (read.context, read.value.map(Into::into), read.merge_fault.unwrap_or_default())
+    (read.context, read.value, read.merge_fault.unwrap_or_default())
 }
 
 /// The tenant's workload. Gives a context of one of its keys.
