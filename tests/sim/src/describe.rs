@@ -1,7 +1,7 @@
 //! The texts of the trace.
 
 use rejoin_core::shard::event::Event;
-use rejoin_proto::client::{Basis as Given, Put, Reply};
+use rejoin_proto::client::{Basis as Given, Reply};
 use rejoin_proto::peer::{Absorbed, DataRequest, Holder, PeerBody, PeerEnvelope};
 use rejoin_proto::{Content, Dot, DotSet, Entry, Object, VersionVector};
 

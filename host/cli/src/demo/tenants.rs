@@ -35,18 +35,20 @@ const BREATH: Duration = Duration::from_millis(5);
 /// How long the shop's requests are measured, alone and beside the other team.
 const MEASURED: Duration = Duration::from_secs(4);
 /// Clients of the wild team, and how soon each comes again after a refusal.
-const WILD: u32 = 16;
-const AGAIN: Duration = Duration::from_millis(5);
-/// Fields of a session of the wild team, and bytes of each: some 200 kB, whose merge takes fuel.
-const FIELDS: u32 = 1_500;
+const WILD: u32 = 12;
+const AGAIN: Duration = Duration::from_millis(25);
+/// Fields of a session of the wild team, and bytes of each: some 70 kB, whose merge takes fuel.
+const FIELDS: u32 = 600;
 const FIELD_BYTES: usize = 64;
 /// What the wild team may have at each node, a second.
-const REQUESTS: u64 = 60;
-const BYTES: u64 = 3_000_000;
-const FUEL: u64 = 50_000_000;
-/// The longest that 99 of 100 of the shop's requests may take beside the other team. Far above what is expected: a
-/// machine may be slow, but nobody may be kept waiting for the neighbour's work.
+const REQUESTS: u64 = 40;
+const BYTES: u64 = 1_000_000;
+const FUEL: u64 = 20_000_000;
+/// The longest that 99 of 100 of the shop's requests may take beside the other team, and the part of its requests alone
+/// that it must come to. Far from what is expected: a machine may be slow and have much else to do, but nobody may be
+/// kept waiting until all of the neighbour's work is done.
 const BOUND: Duration = Duration::from_secs(2);
+const LEAST_PART: usize = 20;
 /// The time for a step of the cluster.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -197,9 +199,13 @@ impl TenantsDemo<'_> {
             "no request of the shop has failed, and each cart had both writes",
             &seen,
         )?;
-        let (p99, least) = (beside.at(99), before.times.len() / 10);
+        let (p99, least) = (beside.at(99), before.times.len() / LEAST_PART);
         let claim = format!("99 in 100 of its requests took less than {} s beside them", BOUND.as_secs());
-        self.printer.claim(p99 < BOUND && beside.times.len() > least, &claim, &format!("p99 {}", ms(p99)))?;
+        self.printer.claim(
+            p99 < BOUND && beside.times.len() > least,
+            &claim,
+            &format!("p99 {}, {} requests", ms(p99), beside.times.len()),
+        )?;
         let refused = self.wild.load.refused.load(Ordering::Relaxed);
         let words = self.wild.load.words.lock().map(|words| words.clone()).unwrap_or_default();
         self.printer.claim(refused > 0, &format!("games was refused {refused} times, such as:"), "no refusal")?;
@@ -272,7 +278,7 @@ impl TenantsDemo<'_> {
         let (token, client) = (self.wild.token.clone(), "idle".into());
         let hello = codec::encode(&ClientHello { protocol: PROTOCOL, token, tenant: None, client });
         connection.sender().send(Class::Control, 0, hello.into()).await.map_err(Failure::usage)?;
-        let answer = connection.recv().await.map_err(Failure::usage)?;
+        let answer = connection.recv().await.ok_or_else(|| Failure::usage("the node has closed the connection"))?;
         match codec::decode(&answer.body).map_err(Failure::usage)? {
             HelloReply::Welcome(_) => Ok((endpoint, connection)),
             HelloReply::Refused(error) => Err(Failure::new(Exit::Denied, error)),
@@ -406,7 +412,7 @@ mod tests {
     #[test]
     fn the_wild_sessions_are_large_and_all_different() {
         let (one, other) = (session(1, 2), session(1, 3));
-        assert!(one != other && (100_000..400_000).contains(&one.len()), "{}", one.len());
+        assert!(one != other && (50_000..200_000).contains(&one.len()), "{}", one.len());
         let parsed: serde_json::Value = serde_json::from_slice(&one).unwrap();
         assert_eq!(parsed.as_object().unwrap().len(), FIELDS as usize);
         assert_eq!(parsed["field-00000"]["stamp"], 2);
