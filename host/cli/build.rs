@@ -1,5 +1,5 @@
-//! Builds the cart plugin to a core WebAssembly module, which the binary embeds, so that `rejoin dev` and `rejoin demo`
-//! need no compiler.
+//! Builds the cart and the session plugin to core WebAssembly modules, which the binary embeds, so that `rejoin dev` and
+//! `rejoin demo` need no compiler.
 //!
 //! It runs a second cargo with its own target directory: the outer cargo locks the other one until this script ends.
 #![forbid(unsafe_code)]
@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-unknown-unknown";
+const PLUGINS: [&str; 2] = ["cart", "session"];
 const WATCHED: &[&str] = &[
     "plugins/cart/src",
     "plugins/cart/Cargo.toml",
+    "plugins/session/src",
+    "plugins/session/Cargo.toml",
     "guest-sdk/src",
     "guest-sdk/wit",
     "guest-sdk/Cargo.toml",
@@ -26,8 +29,11 @@ fn main() {
         WATCHED.iter().for_each(|path| say("rerun-if-changed", &root.join(path).display().to_string()));
         let out = PathBuf::from(variable("OUT_DIR")?);
         require_target(&root)?;
-        let module = build(&root, &target_dir(&out))?;
-        copy_if_new(&module, &out.join("cart.core.wasm"))
+        let built = build(&root, &target_dir(&out))?;
+        PLUGINS.iter().try_for_each(|plugin| {
+            let module = built.join(format!("rejoin_plugin_{plugin}.wasm"));
+            copy_if_new(&module, &out.join(format!("{plugin}.core.wasm")))
+        })
     });
     if let Err(why) = result {
         say("error", &why);
@@ -69,6 +75,7 @@ fn require_target(root: &Path) -> Result<(), String> {
     }
 }
 
+/// Builds all plugins. Returns the directory of the modules.
 fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.current_dir(root).args([
@@ -76,6 +83,8 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
         "--lib",
         "-p",
         "rejoin-plugin-cart",
+        "-p",
+        "rejoin-plugin-session",
         "--profile",
         "guest",
         "--target",
@@ -113,10 +122,11 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
         let said = String::from_utf8_lossy(&output.stderr);
         let why = said.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join("\n");
         return Err(format!(
-            "the cart plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart --target {TARGET}`"
+            "a plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart -p rejoin-plugin-session --target \
+             {TARGET}`"
         ));
     }
-    Ok(target_dir.join(TARGET).join("guest/rejoin_plugin_cart.wasm"))
+    Ok(target_dir.join(TARGET).join("guest"))
 }
 
 /// Keeps the paths of this machine out of the module. The same flags as `rejoin plugin build`, so that both give the

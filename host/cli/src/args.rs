@@ -150,6 +150,8 @@ pub(crate) enum DemoCommand {
     Handoff,
     /// Let a cluster of three under load become five in three zones, and retire one of the first
     Grow,
+    /// Let two teams share a cluster, let one run wild against its quota, and revoke its token
+    Tenants,
 }
 
 #[derive(Args, Debug)]

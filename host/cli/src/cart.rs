@@ -1,4 +1,4 @@
-//! The cart plugin that `build.rs` has built, and its sample bucket.
+//! The plugins that `build.rs` has built, and the sample bucket of the cart.
 
 use rejoin_client::Client;
 use rejoin_client::admin::{BucketProps, PluginInfo};
@@ -10,6 +10,9 @@ use crate::failure::Failure;
 /// bytes.
 pub(crate) const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.core.wasm"));
 
+/// The same of the session plugin.
+const SESSION_CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/session.core.wasm"));
+
 /// The bucket that `dev` and `demo` make.
 pub(crate) const BUCKET: &str = "cart";
 
@@ -19,6 +22,14 @@ pub(crate) const BUCKET: &str = "cart";
 /// Only if this binary was built with a broken module.
 pub(crate) fn component() -> Result<Vec<u8>, Failure> {
     rejoin_merge::build::componentize(CORE).map_err(Failure::usage)
+}
+
+/// The session's component.
+///
+/// # Errors
+/// As [`component`].
+pub(crate) fn session_component() -> Result<Vec<u8>, Failure> {
+    rejoin_merge::build::componentize(SESSION_CORE).map_err(Failure::usage)
 }
 
 /// Pushes the cart plugin, and makes the bucket that uses it unless it exists.

@@ -99,6 +99,7 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Demo(DemoCommand::Partition) => demo::partition(out).await,
         Command::Demo(DemoCommand::Handoff) => demo::handoff(out).await,
         Command::Demo(DemoCommand::Grow) => demo::grow(out).await,
+        Command::Demo(DemoCommand::Tenants) => demo::tenants(out).await,
         Command::Bench(args) => bench::run(global, out, &args).await,
         Command::Serve(args) => serve::run(out, &args, color_stderr).await,
         Command::Get(args) => object::get(global, out, &args).await,

@@ -453,6 +453,7 @@ impl ClusterView {
             let message = alloc::format!("the key has {} bytes, the most is {MAX_KEY_BYTES}", key.len());
             return Err(ErrorReply::new(ErrorCode::TooLarge, message));
         }
+        // Rule: buckets are of their tenant.
         let Some(found) = self.bucket_named(tenant, bucket) else {
             let message = alloc::format!("there is no bucket {bucket}: make it with `rejoin bucket create {bucket}`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));

@@ -559,7 +559,8 @@ impl Driver {
             self.metrics.put_seconds.record(took)
         }
         if let Reply::Error(error) = reply {
-            tracing::debug!(shard = self.index, code = ?error.code, %error, "request failed");
+            // The message is the client's: it may have names, or a plugin's words, which may have values.
+            tracing::debug!(shard = self.index, code = ?error.code, "request failed");
             if error.code == ErrorCode::QuotaExceeded {
                 begun.in_flight.refused();
             }

@@ -252,6 +252,10 @@ impl PluginService {
         self.0.metrics.merge_failed(reason);
         let LogFields { bucket, name: bucket_name, key_hash, plugin } = log_fields;
         let key = format_args!("{key_hash:032x}");
+        let error = match error {
+            PluginError::Call(fault) => &PluginError::Call(fault.without_words()),
+            other => other,
+        };
         if self.0.failures.should_log(bucket.0, reason) {
             tracing::warn!(bucket = %bucket_name, %key, %plugin, reason, why = %error, "{what}");
         } else {

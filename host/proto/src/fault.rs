@@ -152,6 +152,23 @@ impl MergeFault {
         }
     }
 
+    /// The same fault without the plugin's own words, for what more people read than the bucket's readers: a message of
+    /// a panic may have a tenant's values in it.
+    #[must_use]
+    pub fn without_words(&self) -> Self {
+        match self {
+            Self::Panicked { .. } => Self::Trapped(TrapKind::Unreachable),
+            Self::InSibling { place, of, stamp_ms, writer, fault } => Self::InSibling {
+                place: *place,
+                of: *of,
+                stamp_ms: *stamp_ms,
+                writer: *writer,
+                fault: Box::new(fault.without_words()),
+            },
+            other => other.clone(),
+        }
+    }
+
     /// Whether a single value may cause the fault: the plugin refuses it or traps on it.
     #[must_use]
     pub fn is_caused_by_a_value(&self) -> bool {
@@ -203,4 +220,24 @@ pub enum TrapKind {
     /// A violation of the component model's calling convention.
     #[error("it broke the calling convention of components")]
     CallingConvention,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_log_is_told_the_fault_and_not_what_the_plugin_says() {
+        let panicked = MergeFault::Panicked { message: "src/lib.rs:3:4: a secret".into() };
+        let nested =
+            MergeFault::InSibling { place: 2, of: 3, stamp_ms: 1, writer: 2, fault: Box::new(panicked.clone()) };
+        for fault in [panicked, nested] {
+            let told = fault.without_words();
+            assert!(fault.to_string().contains("a secret") && !told.to_string().contains("a secret"), "{told}");
+            assert_eq!(told.reason(), fault.reason());
+        }
+        let other = MergeFault::OutOfFuel { limit: 7 };
+        assert_eq!(other.without_words(), other);
+    }
 }

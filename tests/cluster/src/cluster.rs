@@ -64,6 +64,13 @@ impl Cluster {
         self.nodes[index] = Some(Process::serve(&self.files.config_path(index)));
     }
 
+    /// As [`Cluster::spawn`], with a filter of the log.
+    pub fn spawn_logging(&mut self, index: usize, filter: &str) {
+        let mut command = std::process::Command::new(crate::binary());
+        command.env("REJOIN_LOG", filter);
+        self.nodes[index] = Some(Process::serve_by(command, &self.files.config_path(index)));
+    }
+
     /// Starts another node, which joins the cluster, and waits until it serves. Returns its index.
     pub async fn join(&mut self, node: &str) -> usize {
         let index = self.add(node);

@@ -28,6 +28,12 @@ fn the_demo_of_growth_tells_its_story_and_leaves_nothing_behind() {
     assert!(out.matches('✓').count() >= 4 && out.contains("none has failed"), "{out}");
 }
 
+#[test]
+fn the_demo_of_tenants_tells_its_story_and_leaves_nothing_behind() {
+    let out = demo("tenants", 3);
+    assert!(out.matches('✓').count() >= 12 && out.contains("quota exceeded: tenant games"), "{out}");
+}
+
 /// Runs a demo to its good end, and checks that its files and processes are gone. Returns what it has printed.
 fn demo(story: &str, started: usize) -> String {
     let dir = tempfile::tempdir().unwrap();

@@ -99,6 +99,34 @@ pub fn counter() -> Vec<u8> {
     component(&core, "merge", "")
 }
 
+/// Panics as guests of the SDK do, with the first 200 bytes of the first sibling as its message.
+#[must_use]
+pub fn telling() -> Vec<u8> {
+    let mark: String = rejoin_laws::panic_record::mark().iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let body = r"(local $from i32) (local $length i32) (local $at i32) (local $hash i32) (local $byte i32)
+        (local.set $from (i32.load (local.get $siblings)))
+        (local.set $length (i32.load offset=4 (local.get $siblings)))
+        (if (i32.gt_u (local.get $length) (i32.const 200)) (then (local.set $length (i32.const 200))))
+        (local.set $hash (i32.const 0x811c9dc5))
+        (block $done (loop $again
+          (br_if $done (i32.ge_u (local.get $at) (local.get $length)))
+          (local.set $byte (i32.load8_u (i32.add (local.get $from) (local.get $at))))
+          (i32.store8 (i32.add (i32.const 2024) (local.get $at)) (local.get $byte))
+          (local.set $hash (i32.mul (i32.xor (local.get $hash) (local.get $byte)) (i32.const 0x01000193)))
+          (local.set $at (i32.add (local.get $at) (i32.const 1)))
+          (br $again)))
+        (i32.store (i32.const 2016) (local.get $length)) (i32.store (i32.const 2020) (local.get $hash))
+        (unreachable)";
+    with_memory_and("128", &format!(r#"(data (i32.const 2000) "{mark}")"#), body)
+}
+
+/// Answers with all its memory, after it has let it grow: 8 MiB that it begins with, and 4 MiB more.
+#[must_use]
+pub fn dumping() -> Vec<u8> {
+    let body = "(drop (memory.grow (i32.const 64))) (call $answer (i32.const 0) (i32.const 12582912))";
+    with_memory("128", body)
+}
+
 /// Never comes back.
 #[must_use]
 pub fn endless() -> Vec<u8> {

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use rejoin_core::mutants::{Rule, without};
 use rejoin_mutant_sim::campaign::failure;
 use rejoin_mutant_sim::check::{
-    Finding, bounds, carts as cart_checker, convergence, deletions, dots, handoff, reads, steps, survival, values,
+    Finding, bounds, carts as cart_checker, convergence, deletions, dots, handoff, reads, steps, survival, tenants,
+    values,
 };
 use rejoin_mutant_sim::history::Kind;
 use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
@@ -150,6 +151,11 @@ const MUTANTS: &[Mutant] = &[
         options.network.jitter_us = 10_000;
     }),
     mutant(Rule::ContextsOpenOneKey, &[dots::NAME], |options| options.clients.forged = share(5)),
+    mutant(Rule::ContextsOpenOneKey, &[tenants::NAME], |options| {
+        two_tenants(options);
+        options.clients.foreign = share(5);
+    }),
+    mutant(Rule::BucketsAreOfTheirTenant, &[tenants::NAME], two_tenants),
     mutant(Rule::LateMergesAreDropped, &[convergence::NAME], |options| {
         carts_in_a_crowd(options);
         options.faults.plugin = SECOND / 2;
@@ -216,6 +222,11 @@ const fn behind(
     favour: fn(&mut Options),
 ) -> Mutant {
     Mutant { rule, along_with, caught_by, favour }
+}
+
+/// Two tenants with a bucket of one name, and keys of the same names in it.
+fn two_tenants(options: &mut Options) {
+    options.tenants = 2;
 }
 
 /// Many busy sessions on one key.
@@ -362,6 +373,7 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     options.faults = FaultOptions::default();
     // Exchanges mend what most mutants break before anybody sees it.
     (options.exchange, options.spares, options.change_copies) = (false, 0, false);
+    (options.tenants, options.clients.foreign) = (1, share(0));
     favour(&mut options);
     options
 }

@@ -157,6 +157,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::RatesAreKept => quotas::a_rate_lets_through_what_it_says_and_tells_when_to_come_back,
         Rule::QuotasComeBeforeTheMint => quotas::a_full_bucket_refuses_new_objects_and_siblings_and_nothing_is_written,
         Rule::FullBucketsCanBeEmptied => quotas::a_full_bucket_takes_deletes_and_writes_that_replace_everything,
+        Rule::BucketsAreOfTheirTenant => access::buckets_of_one_name_in_two_tenants_are_two_buckets,
         Rule::OtherTenantsAreClosed => access::nothing_but_an_operator_reaches_another_tenant_or_the_cluster,
         Rule::NobodyGrantsWhatHeLacks => {
             access::a_tenants_administrator_neither_makes_nor_takes_over_an_operators_token

@@ -1,7 +1,7 @@
 //! The texts of the trace.
 
 use rejoin_core::shard::event::Event;
-use rejoin_proto::client::{Basis as Given, Put, Reply};
+use rejoin_proto::client::{Basis as Given, Reply};
 use rejoin_proto::peer::{Absorbed, DataRequest, Holder, PeerBody, PeerEnvelope};
 use rejoin_proto::{Content, Dot, DotSet, Entry, Object, VersionVector};
 
@@ -13,7 +13,7 @@ use crate::trace::Trace;
 pub(crate) fn event(trace: &mut Trace, now_us: u64, at: NodeIndex, keys: &Keys, calls: &[Call], event: &Event) {
     match event {
         Event::Client(client) => {
-            let key = key_of(&client.request, keys);
+            let key = calls.get(client.reply_to.request as usize).map(|call| call.key);
             trace.line(now_us, Some(at), key, || {
                 format!("takes c{}: {}", client.reply_to.request, request(&client.request))
             });
@@ -95,17 +95,11 @@ pub(crate) fn outcome_number(outcome: &Outcome) -> u64 {
     }
 }
 
-fn key_of(request: &DataRequest, keys: &Keys) -> Option<KeyId> {
-    let (DataRequest::Get(rejoin_proto::client::Get { key, .. }) | DataRequest::Put(Put { key, .. })) = request;
-    Some(keys.of_name(key))
-}
-
-/// The key of a message; an answer has the key of its call.
+/// The key of a message; a forwarded request and an answer have the key of their call.
 fn key_of_message(envelope: &PeerEnvelope, keys: &Keys, calls: &[Call]) -> Option<KeyId> {
     match &envelope.body {
-        PeerBody::Forward(forward) => key_of(&forward.request, keys),
-        PeerBody::Read { object, .. } => Some(keys.of_name(&object.key)),
-        PeerBody::Replicate(message) => Some(keys.of_name(&message.object.key)),
+        PeerBody::Read { object, .. } => Some(keys.of_name(object.bucket, &object.key)),
+        PeerBody::Replicate(message) => Some(keys.of_name(message.object.bucket, &message.object.key)),
         _ => envelope.trace.checked_sub(1).and_then(|call| calls.get(call as usize)).map(|call| call.key),
     }
 }

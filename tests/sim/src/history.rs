@@ -20,6 +20,8 @@ pub type CallId = u32;
 pub type KeyId = u32;
 /// A node's place in the cluster.
 pub type NodeIndex = u8;
+/// A tenant's place among those of the run.
+pub type TenantIndex = u8;
 
 /// The element that one write adds: the session in the upper half, its count of adds from 1 in the lower.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -75,6 +77,8 @@ pub struct Key {
     pub later_owners: usize,
     /// From when on only its owners answer reads, if its bucket turned strict in the run; in microseconds.
     pub strict_from_us: Option<u64>,
+    /// The tenant whose it is.
+    pub tenant: TenantIndex,
 }
 
 impl Key {
@@ -312,9 +316,22 @@ pub struct Bound {
     pub limit: u64,
 }
 
+/// Something of another tenant that no element shows.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    /// The key that was meant.
+    pub key: KeyId,
+    /// What was seen.
+    pub evidence: String,
+}
+
 /// A whole run.
 #[derive(Clone, Default, Debug)]
 pub struct Run {
+    /// How many tenants there are. 0 is one, as in records that know of none.
+    pub tenants: u8,
+    /// What tenants were given that was not their own, and no element shows.
+    pub strays: Vec<Stray>,
     /// All keys.
     pub keys: Vec<Key>,
     /// All calls, in the order in which they were asked.
@@ -342,6 +359,15 @@ pub struct Run {
     /// The earliest wall clock at the end, and the latest that any clock has shown, in milliseconds. By these a value
     /// has expired or not.
     pub wall_ms: (u64, u64),
+}
+
+impl Run {
+    /// The tenant of a session. The sessions of all tenants take turns in their numbers, so an element says whose it
+    /// is.
+    #[must_use]
+    pub fn tenant_of(&self, session: u32) -> TenantIndex {
+        (session % u32::from(self.tenants.max(1))) as TenantIndex
+    }
 }
 
 /// The bytes of a set.

@@ -1,7 +1,6 @@
 //! The keys of a run, with their places and the buckets of the catalog.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use bytes::Bytes;
 
@@ -12,15 +11,12 @@ use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::{BucketId, Hlc, Layout, LayoutNode, Name, NodeId, ObjectId, PluginDigest, TenantId};
 
-use crate::history::{Key, KeyId, Kind, NodeIndex};
+use crate::history::{CallId, Key, KeyId, Kind, NodeIndex, TenantIndex};
 use crate::options::{BucketOptions, Options};
 use crate::plugins;
 
-/// The tenant of all clients.
-pub(crate) fn tenant() -> TenantId {
-    static TENANT: LazyLock<TenantId> = LazyLock::new(|| TenantId::from_name(&name("sim")));
-    *TENANT
-}
+/// The tenants of the clients.
+const TENANTS: [&str; 2] = ["sim", "neighbour"];
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("a good name")
@@ -42,6 +38,7 @@ pub(crate) struct Place {
 /// A bucket as it is now.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
+    pub(crate) tenant: TenantId,
     pub(crate) name: Name,
     pub(crate) options: BucketOptions,
     id: BucketId,
@@ -53,11 +50,16 @@ pub(crate) struct Bucket {
 pub(crate) struct Keys {
     layout: Layout,
     shards: u16,
+    /// The tenants. With two of them each bucket and each key has a twin of the same name.
+    tenants: usize,
+    /// The buckets of the first tenant, then those of the second.
     pub(crate) buckets: Vec<Bucket>,
     pub(crate) places: Vec<Place>,
     by_store_key: BTreeMap<Bytes, KeyId>,
     /// Per bucket, the keys in use.
     pub(crate) current: Vec<Vec<KeyId>>,
+    /// Where there are two tenants: per key, the last good answer that a client was given.
+    answered: BTreeMap<KeyId, (CallId, Bytes)>,
     /// All nodes, in the order of their ids. The layout at the start has all but the spare ones.
     all: Vec<LayoutNode>,
     /// Whether owners change, and whether copies do.
@@ -81,16 +83,22 @@ impl Keys {
         let layout = placement::bootstrap(members, options.partitions).expect("a layout");
         let mut all: Vec<LayoutNode> = (0..options.nodes).map(node).collect();
         all.sort_by_key(|node| node.id);
-        let bucket = |(at, bucket): (usize, &BucketOptions)| {
+        let tenants = usize::from(options.tenants);
+        let bucket = |tenant: TenantId, (at, bucket): (usize, &BucketOptions)| {
             let name = name(&format!("b{at}"));
-            let id = BucketId::derive(tenant(), &name, 0);
-            Bucket { name, options: bucket.clone(), id, props: props(bucket, options) }
+            let id = BucketId::derive(tenant, &name, 0);
+            Bucket { tenant, name, options: bucket.clone(), id, props: props(bucket, options) }
         };
-        let buckets = options.buckets.iter().enumerate().map(bucket).collect();
-        let (places, by_store_key, current) = (Vec::new(), BTreeMap::new(), vec![Vec::new(); options.buckets.len()]);
+        let of = |tenant: &&str| {
+            let tenant = TenantId::from_name(&name(tenant));
+            options.buckets.iter().enumerate().map(move |of| bucket(tenant, of))
+        };
+        let buckets: Vec<Bucket> = TENANTS[..tenants].iter().flat_map(of).collect();
+        let (places, by_store_key, current) = (Vec::new(), BTreeMap::new(), vec![Vec::new(); buckets.len()]);
         let (shards, moves) = (options.shards, options.faults.layout > 0);
         let changes_copies = options.change_copies;
-        Self { layout, shards, buckets, places, by_store_key, current, all, moves, changes_copies }
+        let answered = BTreeMap::new();
+        Self { layout, shards, tenants, buckets, places, by_store_key, current, answered, all, moves, changes_copies }
     }
 
     /// Nodes of this cluster, by their place.
@@ -150,9 +158,40 @@ impl Keys {
         self.bucket_of(key).options.kind
     }
 
-    /// The key of that name, which has its number in it.
-    pub(crate) fn of_name(&self, name: &[u8]) -> KeyId {
-        name[1..].iter().fold(0, |number, digit| number * 10 + KeyId::from(digit - b'0'))
+    /// The key of that name in a bucket. The name has the number of the first tenant's.
+    pub(crate) fn of_name(&self, bucket: BucketId, name: &[u8]) -> KeyId {
+        let first = name[1..].iter().fold(0, |number, digit| number * 10 + KeyId::from(digit - b'0'));
+        let at = self.buckets.iter().position(|of| of.id == bucket).unwrap_or_default();
+        first + KeyId::from(self.tenant_at(at))
+    }
+
+    /// The tenant of a bucket.
+    fn tenant_at(&self, bucket: usize) -> TenantIndex {
+        (bucket / (self.buckets.len() / self.tenants)) as TenantIndex
+    }
+
+    /// The buckets of a session's tenant.
+    pub(crate) fn buckets_of(&self, session: u32) -> std::ops::Range<usize> {
+        let each = self.buckets.len() / self.tenants;
+        let first = session as usize % self.tenants * each;
+        first..first + each
+    }
+
+    /// The other tenant's key of the same name.
+    pub(crate) fn twin(&self, key: KeyId) -> Option<KeyId> {
+        (self.tenants == 2).then_some(key ^ 1)
+    }
+
+    /// Keeps the context of a good answer, for the other tenant to try.
+    pub(crate) fn answered(&mut self, key: KeyId, call: CallId, context: &Bytes) {
+        if self.tenants == 2 {
+            self.answered.insert(key, (call, context.clone()));
+        }
+    }
+
+    /// The last context that the other tenant was given for its key of the same name.
+    pub(crate) fn foreign(&self, key: KeyId) -> Option<(CallId, Bytes)> {
+        self.answered.get(&self.twin(key)?).cloned()
     }
 
     /// The kind of values that a plugin merges.
@@ -170,12 +209,17 @@ impl Keys {
         }
     }
 
-    /// Makes a new key and puts it in that slot of its bucket, or in a new one.
-    pub(crate) fn make(&mut self, bucket: usize, slot: Option<usize>) -> (KeyId, Key) {
+    /// Makes a new key of every tenant, all of one name, and puts each in that slot of its bucket, or in a new one.
+    pub(crate) fn make(&mut self, bucket: usize, slot: Option<usize>) -> Vec<Key> {
+        let each = self.buckets.len() / self.tenants;
+        let name = Bytes::from(format!("k{}", self.places.len()));
+        (0..self.tenants).map(|tenant| self.make_one(bucket % each + tenant * each, slot, &name)).collect()
+    }
+
+    fn make_one(&mut self, bucket: usize, slot: Option<usize>, name: &Bytes) -> Key {
         let id = self.places.len() as KeyId;
         let of = &self.buckets[bucket];
-        let name = Bytes::from(format!("k{id}"));
-        let object = ObjectId { tenant: tenant(), bucket: of.id, key: name.clone() };
+        let object = ObjectId { tenant: of.tenant, bucket: of.id, key: name.clone() };
         let owners = self.owners(&self.layout, bucket, &object);
         let key = Key {
             kind: of.options.kind,
@@ -188,16 +232,17 @@ impl Keys {
             moves: self.moves,
             later_owners: if self.changes_copies && !of.options.sloppy { self.all.len() - owners.len() } else { 0 },
             strict_from_us: None,
+            tenant: self.tenant_at(bucket),
         };
         let store_key = Bytes::from(object.store_key());
         let shard = self.shard_of(&object);
         self.by_store_key.insert(store_key.clone(), id);
-        self.places.push(Place { bucket, name, object, store_key, shard, owners });
+        self.places.push(Place { bucket, name: name.clone(), object, store_key, shard, owners });
         match slot {
             Some(slot) => self.current[bucket][slot] = id,
             None => self.current[bucket].push(id),
         }
-        (id, key)
+        key
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -207,14 +252,14 @@ impl Keys {
     /// The catalog's records of the buckets at the start.
     pub(crate) fn records(&self) -> Vec<Record> {
         let record = |bucket: &Bucket| Record {
-            key: RecordKey::Bucket(tenant(), bucket.name.clone()),
+            key: RecordKey::Bucket(bucket.tenant, bucket.name.clone()),
             version: 1,
             stamp: Hlc::default(),
             body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone(), past: Vec::new() },
         };
         let plugin = |bucket: &Bucket| {
             let plugin = bucket.props.plugin?.plugin;
-            let (key, stamp) = (RecordKey::Plugin(tenant(), plugin), Hlc::default());
+            let (key, stamp) = (RecordKey::Plugin(bucket.tenant, plugin), Hlc::default());
             Some(Record {
                 key,
                 version: 1,

@@ -61,6 +61,14 @@ pub struct Options {
     pub change_copies: bool,
     /// How the plugin of sets is not deterministic. Never drawn.
     pub liar: Option<Liar>,
+    /// Tenants, 1 or 2. Each has all the buckets, under the same names, and keys of the same names; the sessions are of
+    /// one and the other in turns.
+    pub tenants: u8,
+    /// Whether sessions are independent: each has keys and a random stream of its own, and begins when all nodes serve.
+    /// Never drawn.
+    pub apart: bool,
+    /// Whether the sessions of the second tenant do anything. Never drawn otherwise.
+    pub neighbour: bool,
 }
 
 /// On what the result of a merge depends that it must not depend on.
@@ -130,6 +138,8 @@ pub struct ClientOptions {
     pub malformed: PerMillion,
     /// The share of contexts that are altered, or another key's.
     pub forged: PerMillion,
+    /// The share of contexts that another tenant was given for its key of the same name.
+    pub foreign: PerMillion,
     /// How much more often the first keys are chosen: 0 is evenly, 3 is mostly the first.
     pub heat: u8,
 }
@@ -256,6 +266,9 @@ impl Options {
             liar: None,
             spares: 0,
             change_copies: false,
+            tenants: 1,
+            apart: false,
+            neighbour: true,
         };
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
@@ -279,6 +292,10 @@ impl Options {
         }
         if (rng.percent(20) && !options.is_calm()) || seed >= LAYOUT_SEEDS {
             options.change_layouts(rng);
+        }
+        if rng.percent(15) {
+            options.tenants = 2;
+            options.clients.foreign = PerMillion(*rng.pick(&[0, 1, 5]) * 10_000);
         }
         options
     }
@@ -335,6 +352,7 @@ fn clients(rng: &mut Rng) -> ClientOptions {
         receipts: PerMillion::default(),
         malformed: PerMillion::default(),
         forged,
+        foreign: PerMillion::default(),
         heat: rng.below(4) as u8,
     }
 }
@@ -450,6 +468,14 @@ mod tests {
             let on = all.iter().filter(|faults| faults[name] != 0).count();
             assert!((10..250).contains(&on), "{name} is on in {on} of 300 seeds");
         }
+    }
+
+    #[test]
+    fn a_share_of_the_seeds_has_two_tenants_and_most_of_these_pass_contexts_across() {
+        let all: Vec<Options> = (0..300).map(Options::draw).filter(|options| options.tenants == 2).collect();
+        assert!((20..80).contains(&all.len()), "{}", all.len());
+        assert!(all.iter().any(|options| options.clients.foreign.0 > 0));
+        assert!(all.iter().all(|options| options.clients.sessions >= 2 && options.neighbour && !options.apart));
     }
 
     #[test]

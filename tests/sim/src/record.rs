@@ -10,7 +10,7 @@ use rejoin_proto::catalog::{Record, RecordBody};
 use rejoin_proto::{BucketId, Dot, Object, VersionVector, codec};
 
 use crate::disk::Put;
-use crate::history::{Asked, Basis, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
+use crate::history::{Asked, Basis, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run, Stray};
 use crate::keys::Keys;
 
 /// One in this many merges is kept for the checkers, and at most so many per run.
@@ -81,7 +81,12 @@ impl Recorder {
         if self.dots.len() <= call as usize {
             self.dots.resize(call as usize + 1, None);
         }
-        self.dots[call as usize] = Some((keys.of_store_key(&put.store_key), put.dot));
+        let (stored, meant) = (keys.of_store_key(&put.store_key), self.run.calls[call as usize].key);
+        if keys.twin(meant) == Some(stored) {
+            let evidence = format!("node {node} stored call {call} under the key of that name of another tenant");
+            self.run.strays.push(Stray { key: meant, evidence });
+        }
+        self.dots[call as usize] = Some((stored, put.dot));
     }
 
     /// The context of a put, if it has one.

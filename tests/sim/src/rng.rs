@@ -19,7 +19,7 @@ pub enum Stream {
     Clients,
     Plugins,
     Scans,
-    /// One client of a storm, which runs beside the others.
+    /// One client of a storm, which runs beside the others, or a session that is independent of the others.
     Client(u64),
     /// Of a shard, which is opened with it: node, life, shard.
     Shard(u8, u32, u16),

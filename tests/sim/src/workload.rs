@@ -73,12 +73,20 @@ pub(crate) struct Session {
     /// Whether its next call is a write that follows from its last read.
     next: Option<KeyId>,
     pub(crate) retry: Option<Retry>,
+    /// Whether it has keys of its own.
+    is_apart: bool,
 }
 
 impl Session {
     pub(crate) fn new(number: u32) -> Self {
         let (known, carts) = (BTreeMap::new(), BTreeMap::new());
-        Self { number, adds: 0, known, carts, pending: None, next: None, retry: None }
+        Self { number, adds: 0, known, carts, pending: None, next: None, retry: None, is_apart: false }
+    }
+
+    /// Has it use keys of its own.
+    pub(crate) fn apart(mut self, is_apart: bool) -> Self {
+        self.is_apart = is_apart;
+        self
     }
 
     /// The next call, and the bucket and slot whose key is full and has to be replaced.
@@ -92,9 +100,13 @@ impl Session {
             let fresh = self.known.get(&key).and_then(|known| known.last()).cloned();
             return (self.write(key, fresh, options, keys, rng), None);
         }
-        let bucket = rng.index(keys.buckets.len());
+        let own = keys.buckets_of(self.number);
+        let bucket = own.start + rng.index(own.len());
         let slots = &keys.current[bucket];
-        let slot = (0..=options.heat).map(|_| rng.index(slots.len())).min().unwrap_or_default();
+        let slot = match self.is_apart {
+            true => self.number as usize % slots.len(),
+            false => (0..=options.heat).map(|_| rng.index(slots.len())).min().unwrap_or_default(),
+        };
         let key = slots[slot];
         let full = self.is_full(key, keys);
         if rng.chance(options.reads) {
@@ -141,7 +153,9 @@ impl Session {
             return self.malformed(key, basis, keys, rng);
         }
         // A client that passes off another key's context has not read this one.
-        let forged = rng.chance(options.forged).then(|| self.another_keys(key)).flatten();
+        let foreign = rng.chance(options.foreign).then(|| keys.foreign(key)).flatten();
+        let foreign = foreign.map(|(call, context)| Known { call, context, values: Vec::new() });
+        let forged = foreign.or_else(|| rng.chance(options.forged).then(|| self.another_keys(key)).flatten());
         let known = basis.as_ref().filter(|_| forged.is_none()).map_or(&[][..], |known| &known.values);
         let deletes = rng.chance(options.deletes);
         let (value, adds) = match (deletes, kind) {

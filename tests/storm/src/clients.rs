@@ -127,6 +127,7 @@ impl Load {
             moves: true,
             later_owners: 0,
             strict_from_us: None,
+            tenant: 0,
             owners,
             durability: Durability::Fsync,
             siblings: 32,

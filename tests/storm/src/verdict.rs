@@ -115,8 +115,18 @@ mod tests {
         fn new() -> Self {
             let owners = vec![0, 1, 2];
             let (kind, durability, siblings, folds) = (Kind::Set, Durability::Fsync, 32, false);
-            let (fallbacks, moves, later_owners, strict_from_us) = (0, false, 0, None);
-            let key = Key { kind, owners, durability, siblings, folds, fallbacks, moves, later_owners, strict_from_us };
+            let key = Key {
+                kind,
+                owners,
+                durability,
+                siblings,
+                folds,
+                fallbacks: 0,
+                moves: false,
+                later_owners: 0,
+                strict_from_us: None,
+                tenant: 0,
+            };
             Self { run: Run { keys: vec![key], dots_unknown: true, ..Run::default() } }
         }
 

@@ -1,9 +1,9 @@
 //! Stories on a cluster of real processes: `demo partition`, a network split and its end, and `demo handoff`, a node
-//! that is away and one that loses its disk; `demo grow`, a cluster that grows and shrinks. Each line that they print
-//! was read from the cluster, and each claim is checked.
+//! that is away and one that loses its disk; `demo grow`, a cluster that grows and shrinks; `demo tenants`, two teams on
+//! one cluster. Each line that they print was read from the cluster, and each claim is checked.
 //!
-//! [`partition`](mod@partition), [`handoff`](mod@handoff) and [`grow`](mod@grow) have the steps, [`cart_client`] reads
-//! and writes carts, [`printer`] prints and checks, [`steps`] has what they have in common.
+//! [`partition`](mod@partition), [`handoff`](mod@handoff), [`grow`](mod@grow) and [`tenants`](mod@tenants) have the
+//! steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks, [`steps`] has what they have in common.
 
 mod cart_client;
 mod grow;
@@ -11,6 +11,7 @@ mod handoff;
 mod partition;
 mod printer;
 mod steps;
+mod tenants;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use grow::{FOUNDERS, GrowDemo};
 use handoff::HandoffDemo;
 use partition::PartitionDemo;
 use printer::Printer;
+use tenants::TenantsDemo;
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
@@ -49,6 +51,14 @@ pub(crate) async fn handoff(out: Output) -> Result<(), Failure> {
 /// As [`partition`](fn@partition).
 pub(crate) async fn grow(out: Output) -> Result<(), Failure> {
     tell(out, Processes::prepare_growing("demo", 5, FOUNDERS)?, GrowDemo::run).await
+}
+
+/// Runs the demo of two teams on one cluster.
+///
+/// # Errors
+/// As [`partition`](fn@partition).
+pub(crate) async fn tenants(out: Output) -> Result<(), Failure> {
+    tell(out, Processes::prepare("demo", 3)?, TenantsDemo::run).await
 }
 
 async fn tell(

@@ -4,13 +4,14 @@ use bytes::Bytes;
 
 use rejoin_core::access::{Denial, Verb, Whose, allows, authorise, least_scope, may_grant};
 use rejoin_core::control::{CatalogChange, TokenChange};
+use rejoin_core::view::ClusterView;
 use rejoin_proto::access::{Grant, Limits, Scope};
-use rejoin_proto::catalog::{RecordBody, RecordKey};
+use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::client::RequestBody;
 use rejoin_proto::{ErrorCode, TenantId};
 
 use crate::support::catalog::Nodes;
-use crate::support::{get, name, put, tenant};
+use crate::support::{get, layout, name, put, tenant};
 
 #[test]
 pub(crate) fn nothing_but_an_operator_reaches_another_tenant_or_the_cluster() {
@@ -95,6 +96,27 @@ pub(crate) fn tokens_of_one_name_in_two_tenants_are_two_tokens() {
     let third = TenantId::from_name(&name("third"));
     nodes.change(0, 5, token(third, Scope::TenantAdmin, TokenChange::Revoke));
     assert_eq!(nodes.answer(5).expect_err("it has none of that name").code, ErrorCode::NotFound);
+}
+
+#[test]
+pub(crate) fn buckets_of_one_name_in_two_tenants_are_two_buckets() {
+    let (mut nodes, other) = (Nodes::connected(2), TenantId::from_name(&name("other")));
+    let third = TenantId::from_name(&name("third"));
+    let create = |of| CatalogChange::BucketCreate(of, name("cart"), BucketProps::default());
+    for (call, of) in [(1, other), (2, tenant())] {
+        nodes.change(0, call, create(of));
+        nodes.deliver();
+        assert!(nodes.answer(call).is_ok(), "the names do not collide");
+    }
+    let view = ClusterView::new(layout(3), nodes.all[1].records());
+    let key = Bytes::from_static(b"k");
+    let of = |tenant| view.target(tenant, &name("cart"), &key);
+    for tenant in [tenant(), other] {
+        let target = of(tenant).expect("it has one of that name");
+        assert_eq!((target.object.tenant, target.bucket.tenant), (tenant, tenant));
+    }
+    assert_ne!(of(tenant()).expect("one").store_key, of(other).expect("the other").store_key);
+    assert_eq!(of(third).expect_err("it has none of that name").code, ErrorCode::NotFound);
 }
 
 #[test]

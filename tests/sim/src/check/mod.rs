@@ -10,14 +10,15 @@
 //! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
 //! | [`handoff`] | 7: what a fallback drops is on the disks of all owners |
 //! | [`steps`] | 8: at each step of a change of layout, owners old and new hold every acknowledged write |
+//! | [`tenants`] | 9: a tenant never sees a byte of another, and no context of it opens anything |
 //! | [`bounds`] | 10: every bounded value stays within its limit |
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
-//! The numbers name the promises in failures. 9 is reserved for tenants. Each checker
-//! takes time nearly linear in the record, and is tested with histories in which it must find a fault. None calls the
-//! code that it checks: what a write replaces is read from the record, and [`convergence`] has a model of the algebra
-//! of its own.
+//! The numbers name the promises in failures. Each checker takes time nearly linear in the record, and is tested with
+//! histories in which it must find a fault. None calls the code that it checks: what a write replaces is read from the
+//! record, and [`convergence`] has a model of the algebra of its own. The other half of promise 9, that a tenant's
+//! answers are the same with the neighbour on or off, compares two runs: `tests/sim/tests/tenants.rs`.
 
 pub mod bounds;
 pub mod carts;
@@ -32,6 +33,7 @@ pub mod steps;
 #[cfg(test)]
 mod story;
 pub mod survival;
+pub mod tenants;
 pub mod values;
 
 use index::Index;
@@ -58,7 +60,7 @@ const MOST: usize = 5;
 type Check = fn(&Index<'_>, &mut Vec<Finding>);
 
 /// All of them, by name.
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     (survival::NAME, survival::check),
     (convergence::NAME, convergence::check),
     (deletions::NAME, deletions::check),
@@ -67,6 +69,7 @@ const CHECKS: [(&str, Check); 11] = [
     (merges::NAME, merges::check),
     (handoff::NAME, handoff::check),
     (steps::NAME, steps::check),
+    (tenants::NAME, tenants::check),
     (bounds::NAME, bounds::check),
     (carts::NAME, carts::check),
     (values::NAME, values::check),

@@ -40,6 +40,7 @@ impl Story {
             moves: false,
             later_owners: 0,
             strict_from_us: None,
+            tenant: 0,
         };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }

@@ -266,7 +266,7 @@ impl World {
         };
         let result = result.map(|merged| self.lied(at, kind, merged));
         if let Ok(merged) = &result {
-            let key = self.keys.of_name(&job.key);
+            let key = self.keys.of_name(job.bucket, &job.key);
             self.recorder.merged(key, at, job, &merged.value);
         }
         self.plugin_answers(at, shard, Event::Merged(ticket, result));

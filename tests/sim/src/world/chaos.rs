@@ -14,7 +14,6 @@ use super::node::{Backup, SERVICE_US, SYNC_US};
 use super::{Occurrence, World};
 use crate::disk::Disk;
 use crate::history::{Loss, NodeIndex};
-use crate::keys::tenant;
 use crate::options::{FaultOptions, MS, SECOND};
 use crate::rng::Rng;
 
@@ -565,9 +564,10 @@ impl World {
     fn change_catalog(&mut self, at: NodeIndex) {
         let bucket = self.faults.index(self.keys.buckets.len());
         let siblings = *self.faults.pick(&[2, 3, 8, 32]);
-        let (name, most) = (self.keys.buckets[bucket].name.clone(), self.keys.buckets[bucket].options.siblings.max(2));
+        let of = &self.keys.buckets[bucket];
+        let (tenant, name, most) = (of.tenant, of.name.clone(), of.options.siblings.max(2));
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
-        let key = RecordKey::Bucket(tenant(), name.clone());
+        let key = RecordKey::Bucket(tenant, name.clone());
         let Some(record) = running.control.control.get(&key).cloned() else { return };
         let RecordBody::Bucket { props, .. } = record.body else { return };
         // Within what was promised of it.
@@ -575,7 +575,7 @@ impl World {
         self.note(at, || format!("bucket b{bucket} is to take {siblings} siblings"));
         self.tell_control(
             at,
-            CatalogEvent::Change(0, CatalogChange::BucketSet(tenant(), name, record.version, props), nobody()),
+            CatalogEvent::Change(0, CatalogChange::BucketSet(tenant, name, record.version, props), nobody()),
             None,
         );
     }
@@ -584,12 +584,13 @@ impl World {
     fn race(&mut self, at: NodeIndex) {
         let (other, number) = (self.another(at), self.faults.below(1 << 32));
         let name = Name::new(format!("raced-{number}")).expect("a good name");
+        let tenant = self.keys.buckets[0].tenant;
         self.note(at, || format!("makes bucket {name}, and so does n{other}"));
         for (node, n) in [(at, 1), (other, 3)] {
             let props = BucketProps { n, ..BucketProps::default() };
             self.tell_control(
                 node,
-                CatalogEvent::Change(0, CatalogChange::BucketCreate(tenant(), name.clone(), props), nobody()),
+                CatalogEvent::Change(0, CatalogChange::BucketCreate(tenant, name.clone(), props), nobody()),
                 None,
             );
         }

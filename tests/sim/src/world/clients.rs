@@ -10,8 +10,7 @@ use rejoin_proto::{ErrorCode, RequestId, VersionVector};
 use super::node::Node;
 use super::{Occurrence, World};
 use crate::describe;
-use crate::history::{Answer, Asked, Call, CallId, KeyId, NodeIndex, Outcome};
-use crate::keys::tenant;
+use crate::history::{Answer, Asked, Call, CallId, KeyId, NodeIndex, Outcome, Stray};
 use crate::options::MS;
 use crate::workload::{Ask, Retry};
 
@@ -39,14 +38,15 @@ impl World {
             }
             return;
         }
-        let Some(node) = self.some_node() else {
+        let first = self.nodes.len();
+        let first = self.rng_of(session).index(first);
+        let Some(node) = self.node_from(first) else {
             return self.plan_in(NOBODY_US, Occurrence::Act { session });
         };
-        let (ask, full) =
-            self.sessions[usize::from(session)].step(&self.options.clients, &self.keys, &mut self.clients);
+        let rng = self.own.get_mut(usize::from(session)).unwrap_or(&mut self.clients);
+        let (ask, full) = self.sessions[usize::from(session)].step(&self.options.clients, &self.keys, rng);
         if let Some((bucket, slot)) = full {
-            let (_, key) = self.keys.make(bucket, Some(slot));
-            self.recorder.run.keys.push(key);
+            self.recorder.run.keys.extend(self.keys.make(bucket, Some(slot)));
         }
         self.ask(session, node, ask);
     }
@@ -54,6 +54,11 @@ impl World {
     /// A node that runs, not always one that owns anything.
     pub(super) fn some_node(&mut self) -> Option<NodeIndex> {
         let first = self.clients.index(self.nodes.len());
+        self.node_from(first)
+    }
+
+    /// The first node from there on that takes requests.
+    fn node_from(&self, first: usize) -> Option<NodeIndex> {
         let all = (first..self.nodes.len()).chain(0..first);
         let running =
             |at: &usize| self.nodes[*at].takes_clients() || (*at == first && self.nodes[*at].running.is_some());
@@ -102,7 +107,7 @@ impl World {
         if let Some(at_us) = arrives_us {
             let request = ClientRequest {
                 reply_to: ReplyTo { connection: u64::from(session), request: u64::from(call) },
-                tenant: tenant(),
+                tenant: self.keys.bucket_of(retry.ask.key).tenant,
                 layout: self.view.layout_name(),
                 trace: u64::from(call) + 1,
                 arrived_us: at_us,
@@ -187,6 +192,7 @@ impl World {
             None => reply.siblings.into_iter().map(|sibling| sibling.value).collect(),
         };
         let context = self.opened(key, &reply.context);
+        self.keys.answered(key, call, &reply.context);
         self.sessions[usize::from(session)].answered(key, call, reply.context, values.clone());
         Outcome::Ok(Answer { values, context })
     }
@@ -200,6 +206,7 @@ impl World {
             Asked::Put { value, .. } => value.iter().cloned().collect(),
             Asked::Get { .. } => Vec::new(),
         };
+        self.keys.answered(key, call, &reply.context);
         self.sessions[usize::from(session)].answered(key, call, reply.context.clone(), written);
         let of = &self.recorder.run.calls[call as usize];
         let (node, only) = (of.node, matches!(of.asked, Asked::Put { retry_of: None, .. }));
@@ -214,8 +221,17 @@ impl World {
         Outcome::Ok(Answer { values: Vec::new(), context })
     }
 
-    fn opened(&self, key: KeyId, token: &[u8]) -> VersionVector {
-        self.contexts.open(&self.keys.place(key).object, token).expect("a context that a node has sealed for this key")
+    fn opened(&mut self, key: KeyId, token: &[u8]) -> VersionVector {
+        let open = |key: KeyId| self.contexts.open(&self.keys.place(key).object, token);
+        match (open(key), self.keys.twin(key).map(open)) {
+            (Ok(seen), _) => seen,
+            (Err(_), Some(Ok(_))) => {
+                let evidence = "a client was given a context for the key of that name of another tenant".into();
+                self.recorder.run.strays.push(Stray { key, evidence });
+                VersionVector::new()
+            }
+            (Err(error), _) => panic!("a node has sealed a context for this key: {error}"),
+        }
     }
 
     pub(super) fn gave_up(&mut self, call: CallId) {
@@ -245,9 +261,10 @@ impl World {
             of.retry = None;
         }
         self.recorder.ended(call, self.now_us, outcome);
-        let think_us = self.clients.exponential(self.options.clients.think_us);
+        let think_us = self.options.clients.think_us;
+        let think_us = self.rng_of(session).exponential(think_us);
         // A write that follows from a read mostly comes at once.
-        let follows = self.sessions[usize::from(session)].is_in_the_middle() && self.clients.percent(80);
+        let follows = self.sessions[usize::from(session)].is_in_the_middle() && self.rng_of(session).percent(80);
         self.plan_in(if follows { think_us / 16 } else { think_us }, Occurrence::Act { session });
     }
 }

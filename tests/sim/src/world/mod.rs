@@ -45,7 +45,7 @@ use crate::atlas::Atlas;
 use crate::history::{CallId, NodeIndex};
 use crate::keys::Keys;
 use crate::network::Network;
-use crate::options::Options;
+use crate::options::{Options, SECOND};
 use crate::record::Recorder;
 use crate::rng::{Rng, Stream};
 use crate::trace::{Filter, Line, Trace};
@@ -53,6 +53,9 @@ use crate::workload::Session;
 
 /// Wall time at the start of every run, in milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
+
+/// When independent sessions begin, so that all nodes serve.
+const APART_US: u64 = 10 * SECOND;
 
 /// Something that happens at a planned time.
 #[derive(Debug)]
@@ -172,6 +175,8 @@ pub(crate) struct World {
     steps: Steps,
     faults: Rng,
     clients: Rng,
+    /// The streams of independent sessions.
+    own: Vec<Rng>,
     plugins: Rng,
     scans: Rng,
     /// The percentage of merges that fail now; above 0 some also take long.
@@ -197,8 +202,9 @@ impl World {
         let mut keys = Keys::new(&options);
         let mut recorder = Recorder::default();
         for (bucket, of) in options.buckets.iter().enumerate() {
-            (0..of.keys).for_each(|_| recorder.run.keys.push(keys.make(bucket, None).1));
+            (0..of.keys).for_each(|_| recorder.run.keys.extend(keys.make(bucket, None)));
         }
+        recorder.run.tenants = options.tenants;
         let catalog = Catalog { records: keys.records() };
         let ring = Ring::new(keys.layout().clone());
         let view = Arc::new(ClusterView::new(keys.layout().clone(), &catalog.records));
@@ -211,7 +217,9 @@ impl World {
             nodes: (0..options.nodes)
                 .map(|at| Node::new(keys.node(at), options.shards, catalog.clone(), ring.clone()))
                 .collect(),
-            sessions: (0..options.clients.sessions).map(|number| Session::new(u32::from(number))).collect(),
+            sessions: (0..options.clients.sessions)
+                .map(|number| Session::new(u32::from(number)).apart(options.apart))
+                .collect(),
             keys,
             view,
             contexts: ContextKey::derive(0, b"the simulated cluster"),
@@ -222,6 +230,10 @@ impl World {
             steps: Steps::default(),
             faults: Rng::new(seed, Stream::Faults),
             clients: Rng::new(seed, Stream::Clients),
+            own: (0..options.clients.sessions)
+                .filter(|_| options.apart)
+                .map(|session| Rng::new(seed, Stream::Client(session.into())))
+                .collect(),
             plugins: Rng::new(seed, Stream::Plugins),
             scans: Rng::new(seed, Stream::Scans),
             plugin_trouble: 0,
@@ -245,10 +257,19 @@ impl World {
         }
         self.plan_in(1, Occurrence::Connections);
         for session in 0..self.options.clients.sessions {
-            let pause = self.clients.exponential(self.options.clients.think_us) + self.options.start_grace_us / 2;
-            self.plan_in(pause, Occurrence::Act { session });
+            let think_us = self.options.clients.think_us;
+            let pause = self.rng_of(session).exponential(think_us) + self.options.start_grace_us / 2;
+            let pause = pause + if self.options.apart { APART_US } else { 0 };
+            if self.options.neighbour || self.recorder.run.tenant_of(session.into()) == 0 {
+                self.plan_in(pause, Occurrence::Act { session });
+            }
         }
         self.plan_faults();
+    }
+
+    /// What decides for a session.
+    fn rng_of(&mut self, session: u16) -> &mut Rng {
+        self.own.get_mut(usize::from(session)).unwrap_or(&mut self.clients)
     }
 
     /// Virtual time, in microseconds.
