@@ -35,6 +35,7 @@ use crate::requests::{RequestQueue, UnderWay};
 use crate::ring::RingAnswer;
 
 /// An entry of a shard's batch: from its inboxes, or from its queue of requests.
+#[allow(clippy::large_enum_variant)] // Most entries are messages of peers, and a box would be allocated for each.
 pub(crate) enum InboxItem {
     Client(Box<ClientRequest>, Sender, InFlight, UnderWay),
     Peer(NodeId, PeerEnvelope, InboxPermit),

@@ -124,6 +124,7 @@ impl Load {
             kind: of.kind,
             // In sloppy buckets every other node may stand in for an owner.
             fallbacks: if of.sloppy { usize::from(NODES) - owners.len() } else { 0 },
+            later_fallbacks: 0,
             moves: true,
             later_owners: 0,
             strict_from_us: None,

@@ -177,10 +177,10 @@ impl RingControl {
             )));
         }
         if is_other && self.ring.staged_split().is_some() {
-            return Err(bad(format!(
+            return Err(bad(
                 "a split is staged, which is a change by itself: apply it first, or take it back with `rejoin layout \
-                    revert`; then stage this"
-            )));
+                    revert`; then stage this",
+            ));
         }
         Ok(())
     }
@@ -349,6 +349,6 @@ fn number_after(known: Option<(LayoutRef, u32)>, base: LayoutRef) -> u32 {
     known.filter(|(known, _)| *known == base).map_or(1, |(_, number)| number.saturating_add(1))
 }
 
-fn bad(why: alloc::string::String) -> ErrorReply {
+fn bad(why: impl Into<alloc::string::String>) -> ErrorReply {
     ErrorReply::new(ErrorCode::BadRequest, why)
 }

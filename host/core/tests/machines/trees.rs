@@ -1,6 +1,6 @@
 //! Hash trees: what is stored of them is what the objects come to, after writes, crashes, damage and losses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -32,7 +32,12 @@ pub(crate) fn problems(cluster: &Cluster, at: usize) -> Vec<String> {
     let store = &cluster.nodes[at].store;
     let (leaves, mut objects) = (rows(store, Space::Trees), rows(store, Space::Objects));
     objects.retain(|key, _| !store.damaged.contains(&key[..]));
-    let trees = StoredTrees { leaves: &leaves, objects: &objects, key: &CausalKey::derive(b"secret") };
+    let trees = StoredTrees {
+        leaves: &leaves,
+        objects: &objects,
+        unreadable: &BTreeSet::new(),
+        key: &CausalKey::derive(b"secret"),
+    };
     let mut problems = trees.problems(|_, _| false);
     if !are_whole(&leaves) {
         problems.push("leaves are unknown".into());

@@ -59,8 +59,11 @@ pub(crate) struct Sealer {
     keys: Arc<Keys>,
     /// `None`: rows are written in the clear.
     own: Option<OwnKey>,
-    derived: RwLock<BTreeMap<(KeyId, [u8; 16]), Arc<LessSafeKey>>>,
+    derived: RwLock<DerivedKeys>,
 }
+
+/// Keys of rows, by the key and the salt that they are derived from.
+type DerivedKeys = BTreeMap<(KeyId, [u8; 16]), Arc<LessSafeKey>>;
 
 /// The key that this start seals with.
 struct OwnKey {
