@@ -122,6 +122,7 @@ mod tests {
                 siblings,
                 folds,
                 fallbacks: 0,
+                later_fallbacks: 0,
                 moves: false,
                 later_owners: 0,
                 strict_from_us: None,
