@@ -177,10 +177,9 @@ impl RingControl {
             )));
         }
         if is_other && self.ring.staged_split().is_some() {
-            return Err(bad(format!(
-                "a split is staged, which is a change by itself: apply it first, or take it back with `rejoin layout \
-                    revert`; then stage this"
-            )));
+            let why = "a split is staged, which is a change by itself: apply it first, or take it back with `rejoin \
+                layout revert`; then stage this";
+            return Err(bad(why.to_string()));
         }
         Ok(())
     }
