@@ -19,8 +19,8 @@ pub const MOST_ASKED: usize = 8;
 /// A node may not join yet: it was declared dead, and the change that removes it is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "an operator has declared this node dead, and the change of layout that removes it is under way: it joins when that \
-        has ended; `rejoin layout show` says what it waits for"
+    "an operator has declared this node dead, and the change of layout that removes it is under way: it joins when \
+        that has ended; `rejoin layout show` says what it waits for"
 )]
 pub struct Removing;
 
