@@ -237,7 +237,7 @@ mod tests {
         let room = Room {
             waiting: Load { items: inbox, bytes: 64 << 20 },
             flow_waiting: Load { items: inbox, bytes: 32 << 20 },
-            under_way: Load { items: 64, bytes: 64 << 20 },
+            under_way: Load { items: 4_000, bytes: 64 << 20 },
         };
         let state = Mutex::new(State { queue: FairQueue::new(room), stopped: false });
         let shared = Arc::new(Shared { state, ready: Notify::new(), taken: Notify::new() });
