@@ -174,10 +174,11 @@ impl Requests {
 
     fn item(&self, next: Next<TenantId, Waiting>) -> InboxItem {
         let Next { flow: tenant, value, load, .. } = next;
-        let under_way = UnderWay { queue: self.0.clone(), tenant, load, reply_bytes: 0 };
+        // Made only where it is kept: dropping one takes the lock, which is held here.
+        let under_way = || UnderWay { queue: self.0.clone(), tenant, load, reply_bytes: 0 };
         match value {
-            Waiting::Client(request, sender, in_flight) => InboxItem::Client(request, sender, in_flight, under_way),
-            Waiting::Settled(receipts) => InboxItem::Settled(receipts, under_way),
+            Waiting::Client(request, sender, in_flight) => InboxItem::Client(request, sender, in_flight, under_way()),
+            Waiting::Settled(receipts) => InboxItem::Settled(receipts, under_way()),
             Waiting::SessionClosed(session) => InboxItem::SessionClosed(session),
         }
     }
@@ -236,7 +237,7 @@ mod tests {
         let room = Room {
             waiting: Load { items: inbox, bytes: 64 << 20 },
             flow_waiting: Load { items: inbox, bytes: 32 << 20 },
-            under_way: Load { items: 64, bytes: 64 << 20 },
+            under_way: Load { items: 4_000, bytes: 64 << 20 },
         };
         let state = Mutex::new(State { queue: FairQueue::new(room), stopped: false });
         let shared = Arc::new(Shared { state, ready: Notify::new(), taken: Notify::new() });
