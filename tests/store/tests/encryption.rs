@@ -6,6 +6,8 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use rejoin_core::port::{Change, Space, Store, StoreFault};
 use rejoin_proto::id::{ClusterId, NodeId};
 use rejoin_store::{
@@ -16,7 +18,6 @@ use rejoin_test_store::{
     DiskEvent, Expected, Loss, Random, Recording, SECTOR, Survival, campaign, copy, crc, edit, get, put, rows,
     segments, small,
 };
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A part of every value.
 const CANARY: &str = "a canary that nobody may read";

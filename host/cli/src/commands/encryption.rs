@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use rejoin_node::{BadKeys, EncryptionKeys};
 use serde::Serialize;
+
+use rejoin_node::{BadKeys, EncryptionKeys};
 
 use crate::encryption_args::EncryptionCommand;
 use crate::failure::Failure;

@@ -1,8 +1,8 @@
 //! The list of keys under which a shard may have rows: the file `keys` in its directory, and a copy of it.
 //!
 //! A key is in the list, durably, before the first row is sealed with it, and stays there until no file of the shard
-//! has such a row. So a start knows which keys it needs without reading a row. A shard without a list has rows in the clear
-//! only.
+//! has such a row. So a start knows which keys it needs without reading a row. A shard without a list has rows in the
+//! clear only.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
