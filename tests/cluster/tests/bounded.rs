@@ -2,6 +2,7 @@
 //! the memory of the node's process stays within a written cap. The book has the caps and the figures
 //! (`internals/limits.md`); `cargo test --workspace --test bounded -- --nocapture` prints them.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![allow(clippy::print_stdout, reason = "the figures are part of what a run prints")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
