@@ -1,5 +1,5 @@
-//! Builds the cart and the session plugin to core WebAssembly modules, which the binary embeds, so that `rejoin dev` and
-//! `rejoin demo` need no compiler.
+//! Builds the cart and the session plugin to core WebAssembly modules, which the binary embeds, so that `rejoin dev`
+//! and `rejoin demo` need no compiler.
 //!
 //! It runs a second cargo with its own target directory: the outer cargo locks the other one until this script ends.
 #![forbid(unsafe_code)]

@@ -2,6 +2,7 @@
 //! the memory of the node's process stays within a written cap. The book has the caps and the figures
 //! (`internals/limits.md`); `cargo test --workspace --test bounded -- --nocapture` prints them.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![allow(clippy::print_stdout, reason = "the figures are part of what a run prints")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +20,8 @@ const MIB: u64 = 1 << 20;
 /// What the nodes of these tests may have under way and before their only shard, each.
 const UNDER_WAY: u64 = 32 * MIB;
 const CONFIG: &str = "shards = 1\ninbox_bytes = 33554432\nin_flight_bytes = 33554432";
+/// The most bytes of the packet that closes an attempt.
+const CLOSE_BYTES: usize = 200;
 /// How long something is waited for that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -136,7 +139,8 @@ async fn clients_that_never_read_take_a_bounded_part_of_the_nodes_memory() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let cap = 256 * MIB + 2 * UNDER_WAY + CLIENTS * MIB + 64 * MIB;
+    // What all clients may have queued and the requests under way, and half of that for what an allocator keeps.
+    let cap = (256 * MIB + 2 * UNDER_WAY) * 3 / 2 + CLIENTS * MIB;
     victim.assert_bounded("32 clients ask for 1.25 to 3.75 GiB and read nothing", cap).await;
     let still = clients.iter().filter(|(_, connection)| connection.close_reason().is_none()).count();
     println!("{still} of {CLIENTS} of them are still connected");
@@ -183,26 +187,15 @@ async fn initial(ca: &str) -> Vec<u8> {
     datagram
 }
 
-/// First datagrams whose sender never answers, as if its address were another's. Nobody is flooded with the answers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spoofed_first_datagrams_are_answered_by_at_most_three_times_their_bytes() {
-    const SPOOFED: usize = 300;
-    let mut victim = Victim::start().await;
-    let mut initials = Vec::new();
-    for _ in 0..SPOOFED {
-        initials.push(initial(victim.ca()).await);
-    }
-    assert!(initials.iter().all(|datagram| datagram.len() >= 1_200 && datagram[0] & 0xf0 == 0xc0), "they are Initials");
-    victim.settle();
+/// Sends them from one address that never answers. Gives the bytes of the answers, and how many of them were a Retry.
+async fn spoof(to: SocketAddr, initials: &[Vec<u8>]) -> (usize, usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    for datagram in &initials {
-        socket.send_to(datagram, victim.address()).unwrap();
+    for datagram in initials {
+        socket.send_to(datagram, to).unwrap();
     }
-    victim.assert_serves("spoofed initials").await;
-    let sent: usize = initials.iter().map(Vec::len).sum();
     // Until nothing comes any more: a handshake that is not answered is given up after 5 s.
-    let (answered, retries) = tokio::task::spawn_blocking(move || {
+    let answers = tokio::task::spawn_blocking(move || {
         let (mut answered, mut retries, mut buffer) = (0, 0, vec![0; 65_536]);
         let end = Instant::now() + PATIENCE;
         while let (Ok((length, _)), true) = (socket.recv_from(&mut buffer), Instant::now() < end) {
@@ -210,16 +203,37 @@ async fn spoofed_first_datagrams_are_answered_by_at_most_three_times_their_bytes
             retries += usize::from(buffer[0] & 0xf0 == 0xf0);
         }
         (answered, retries)
-    })
-    .await
-    .unwrap();
-    let times = answered as f64 / sent as f64;
-    println!(
-        "{SPOOFED} spoofed initials of {sent} bytes got {answered} bytes, {times:.2} times as many; {retries} retries"
-    );
-    assert!(answered <= 3 * sent, "{answered} bytes for {sent}");
-    assert!(retries > 0, "from a number of handshakes on an address has to be proved");
-    victim.assert_bounded("300 spoofed initials", 32 * MIB).await;
+    });
+    answers.await.unwrap()
+}
+
+/// First datagrams whose sender never answers, as if its address were another's. Nobody is flooded with the answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spoofed_first_datagrams_are_answered_by_at_most_three_times_their_bytes() {
+    let mut victim = Victim::start().await;
+    // From half of 128 pending handshakes on an address has to be proved.
+    for (spoofed, proved) in [(32, false), (300, true)] {
+        let mut initials = Vec::new();
+        for _ in 0..spoofed {
+            initials.push(initial(victim.ca()).await);
+        }
+        let is_initial = |datagram: &Vec<u8>| datagram.len() >= 1_200 && datagram[0] & 0xf0 == 0xc0;
+        assert!(initials.iter().all(is_initial), "they are Initials");
+        victim.settle();
+        let address = victim.address();
+        let (spoof, ()) = tokio::join!(spoof(address, &initials), victim.assert_serves("spoofed initials"));
+        let (answered, retries) = spoof;
+        let sent: usize = initials.iter().map(Vec::len).sum();
+        let times = answered as f64 / sent as f64;
+        println!(
+            "{spoofed} spoofed initials of {sent} bytes: {times:.2} times as many bytes come back; {retries} retries"
+        );
+        // QUIC allows three times; the packet that closes an attempt at its time-out is not held back by that.
+        let most = 3 * sent + spoofed * CLOSE_BYTES;
+        assert!(answered > 0 && answered <= most, "{answered} bytes for {sent}");
+        assert_eq!(retries > 0, proved, "{retries} retries for {spoofed} initials");
+        victim.assert_bounded(&format!("{spoofed} spoofed initials"), 32 * MIB).await;
+    }
 }
 
 /// A frame is refused by its header, and one that is announced takes no memory before it comes.

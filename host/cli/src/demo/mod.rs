@@ -1,9 +1,10 @@
 //! Stories on a cluster of real processes: `demo partition`, a network split and its end, and `demo handoff`, a node
-//! that is away and one that loses its disk; `demo grow`, a cluster that grows and shrinks; `demo tenants`, two teams on
-//! one cluster. Each line that they print was read from the cluster, and each claim is checked.
+//! that is away and one that loses its disk; `demo grow`, a cluster that grows and shrinks; `demo tenants`, two teams
+//! on one cluster. Each line that they print was read from the cluster, and each claim is checked.
 //!
 //! [`partition`](mod@partition), [`handoff`](mod@handoff), [`grow`](mod@grow) and [`tenants`](mod@tenants) have the
-//! steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks, [`steps`] has what they have in common.
+//! steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks, [`steps`] has what they have in
+//! common.
 
 mod cart_client;
 mod grow;
