@@ -324,22 +324,20 @@ impl Acceptor {
         while let Some(incoming) = self.quic.accept().await {
             let handshake = &self.handshake;
             let (limits, counters) = (&handshake.limits, &self.counters);
-            let pending = handshake.slots.counts().handshakes;
             if counters.closed_to_new.load(Ordering::Relaxed)
                 || self.quic.open_connections() >= most_connections(limits)
             {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 incoming.refuse();
-            } else if pending * 2 >= limits.max_handshakes && incoming.may_retry() {
-                // Under load the sender must first prove its address (a QUIC Retry).
+            } else if !incoming.remote_address_validated() {
+                // The sender proves its address first (a QUIC Retry), or it could be another's: a handshake would send
+                // three times the attempt's bytes there, and what closes it at its end, and take a slot meanwhile.
                 if incoming.retry().is_err() {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if let Some((slot, evicted)) = handshake.slots.handshake(
-                incoming.remote_address(),
-                incoming.remote_address_validated(),
-                handshake.runtime.now(),
-            ) {
+            } else if let Some((slot, evicted)) =
+                handshake.slots.handshake(incoming.remote_address(), handshake.runtime.now())
+            {
                 self.spawn_handshake(incoming, slot, evicted);
             } else {
                 counters.refused.fetch_add(1, Ordering::Relaxed);

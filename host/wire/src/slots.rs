@@ -131,18 +131,14 @@ impl ConnectionSlots {
 
     /// A slot for a handshake, and a receiver that is signalled if the handshake is evicted. `None` if no slot is free.
     ///
-    /// An expected peer that has `proven` its address has reserved slots. All others share [`Limits::max_handshakes`],
-    /// of which one IP address gets at most three quarters. If no slot is free, the oldest handshake of the same group
-    /// is evicted, provided that it had its minimum time: unfinished handshakes cannot keep others out.
-    pub(crate) fn handshake(
-        self: &Arc<Self>,
-        from: SocketAddr,
-        proven: bool,
-        now: Instant,
-    ) -> Option<(Slot, oneshot::Receiver<()>)> {
+    /// The sender has proved that `from` is its address. An expected peer has reserved slots. All others share
+    /// [`Limits::max_handshakes`], of which one IP address gets at most three quarters. If no slot is free, the oldest
+    /// handshake of the same group is evicted, provided that it had its minimum time: unfinished handshakes cannot keep
+    /// others out.
+    pub(crate) fn handshake(self: &Arc<Self>, from: SocketAddr, now: Instant) -> Option<(Slot, oneshot::Receiver<()>)> {
         let from = canonical(from);
         let mut state = lock(&self.state);
-        let reserved = proven && state.expected.contains(&from);
+        let reserved = state.expected.contains(&from);
         if reserved {
             state.make_space(HANDSHAKES_PER_PEER, |other| other.reserved && other.from == from, |_| true)?;
         } else {
@@ -225,7 +221,7 @@ mod tests {
     #[test]
     fn one_address_leaves_places_to_others_and_gives_up_its_own_first() {
         let (slots, begun) = (slots(8), Instant::now());
-        let take = |from: &str, now| slots.handshake(at(from), true, now);
+        let take = |from: &str, now| slots.handshake(at(from), now);
         let first = take("10.0.0.1:1", begun).unwrap();
         let held: Vec<_> = (2..=6).map(|port| take(&format!("10.0.0.1:{port}"), begun).unwrap()).collect();
         assert!(take("10.0.0.1:7", begun).is_none(), "six of eight are the most for one address");
@@ -243,17 +239,9 @@ mod tests {
         let (slots, now) = (slots(4), Instant::now());
         slots.expect([at("10.0.0.9:7400")]);
         let flood: Vec<_> =
-            (1..=4).map(|host| slots.handshake(at(&format!("10.0.0.{host}:1")), true, now).unwrap()).collect();
-        assert!(
-            slots.handshake(at("10.0.0.9:7401"), true, now).is_none(),
-            "another port of that machine is not the peer"
-        );
-        assert!(
-            slots.handshake(at("10.0.0.9:7400"), false, now).is_none(),
-            "anybody can write that address on a datagram"
-        );
-        let mut of_peer: Vec<_> =
-            (0..3).map(|_| slots.handshake(at("[::ffff:10.0.0.9]:7400"), true, now).unwrap()).collect();
+            (1..=4).map(|host| slots.handshake(at(&format!("10.0.0.{host}:1")), now).unwrap()).collect();
+        assert!(slots.handshake(at("10.0.0.9:7401"), now).is_none(), "another port of that machine is not the peer");
+        let mut of_peer: Vec<_> = (0..3).map(|_| slots.handshake(at("[::ffff:10.0.0.9]:7400"), now).unwrap()).collect();
         assert!(of_peer[0].1.try_recv().is_ok() && of_peer[1].1.try_recv().is_err(), "its own oldest gives way");
         assert_eq!((flood.len(), slots.counts().handshakes), (4, 6));
     }

@@ -20,8 +20,6 @@ const MIB: u64 = 1 << 20;
 /// What the nodes of these tests may have under way and before their only shard, each.
 const UNDER_WAY: u64 = 32 * MIB;
 const CONFIG: &str = "shards = 1\ninbox_bytes = 33554432\nin_flight_bytes = 33554432";
-/// The most bytes of the packet that closes an attempt.
-const CLOSE_BYTES: usize = 200;
 /// How long something is waited for that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -194,7 +192,7 @@ async fn spoof(to: SocketAddr, initials: &[Vec<u8>]) -> (usize, usize) {
     for datagram in initials {
         socket.send_to(datagram, to).unwrap();
     }
-    // Until nothing comes any more: a handshake that is not answered is given up after 5 s.
+    // Until nothing comes any more.
     let answers = tokio::task::spawn_blocking(move || {
         let (mut answered, mut retries, mut buffer) = (0, 0, vec![0; 65_536]);
         let end = Instant::now() + PATIENCE;
@@ -211,8 +209,7 @@ async fn spoof(to: SocketAddr, initials: &[Vec<u8>]) -> (usize, usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spoofed_first_datagrams_are_answered_by_at_most_three_times_their_bytes() {
     let mut victim = Victim::start().await;
-    // From half of 128 pending handshakes on an address has to be proved.
-    for (spoofed, proved) in [(32, false), (300, true)] {
+    for spoofed in [32, 300] {
         let mut initials = Vec::new();
         for _ in 0..spoofed {
             initials.push(initial(victim.ca()).await);
@@ -228,10 +225,9 @@ async fn spoofed_first_datagrams_are_answered_by_at_most_three_times_their_bytes
         println!(
             "{spoofed} spoofed initials of {sent} bytes: {times:.2} times as many bytes come back; {retries} retries"
         );
-        // QUIC allows three times; the packet that closes an attempt at its time-out is not held back by that.
-        let most = 3 * sent + spoofed * CLOSE_BYTES;
-        assert!(answered > 0 && answered <= most, "{answered} bytes for {sent}");
-        assert_eq!(retries > 0, proved, "{retries} retries for {spoofed} initials");
+        // QUIC allows three times. An address that is not proved is only asked to prove it.
+        assert!(answered > 0 && answered <= 3 * sent, "{answered} bytes for {sent}");
+        assert!(retries > 0, "none of {spoofed} initials is answered by a Retry");
         victim.assert_bounded(&format!("{spoofed} spoofed initials"), 32 * MIB).await;
     }
 }
