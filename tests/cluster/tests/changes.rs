@@ -147,14 +147,21 @@ async fn a_dead_node_that_comes_back_empty_waits_for_its_removal_and_is_let_in_t
     settled(&cluster, 0).await;
     // Also with what it has noted since.
     for _ in 0..2 {
-        cluster.together().await;
-        let show = cluster.rejoin(&["layout", "show", "--json"]).done().json();
-        let n4 = show["nodes"].as_array().unwrap().iter().find(|node| node["node"] == "n4").unwrap();
-        assert_eq!((&n4["standing"], &n4["up"]), (&"unassigned".into(), &true.into()), "{show}");
+        // It serves, so the others have taken its hello.
+        cluster.pinned(3).await;
+        eventually("n4 is there, and no member", async || {
+            let show = cluster.rejoin(&["layout", "show", "--json"]).done().json();
+            let nodes = show["nodes"].as_array().unwrap();
+            match nodes.iter().any(|n4| n4["node"] == "n4" && n4["standing"] == "unassigned" && n4["up"] == true) {
+                true => Ok(()),
+                false => Err(show.to_string()),
+            }
+        })
+        .await;
         cluster.kill(3);
         cluster.spawn(3);
     }
-    cluster.together().await;
+    cluster.pinned(3).await;
     assert!(!cluster.log(3).contains("was declared dead and removed"), "{}", cluster.log(3));
 }
 
