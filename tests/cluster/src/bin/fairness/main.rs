@@ -22,7 +22,7 @@ use rejoin_test_cluster::figures::{Table, say};
 use rejoin_test_cluster::{Cluster, guests, within};
 use rejoin_test_hostile::guests as hostile;
 
-use victim::{Load, Outcome};
+use crate::victim::{Load, Outcome};
 
 /// Operations of the victim a second.
 pub(crate) const RATE: u32 = 50;
