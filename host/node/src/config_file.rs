@@ -129,7 +129,9 @@ impl Config {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
         let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
-        let parsed: Result<Self, _> = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
+        // A table that may be left out has a `?` of its own in the path.
+        let note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", ""));
+        let parsed: Result<Self, _> = serde_ignored::deserialize(tracked, note);
         if let Some(key) = unknown.into_iter().next() {
             let suggestion = nearest(key.rsplit('.').next().unwrap_or(&key));
             return Err(ConfigError::UnknownKey { key, suggestion });

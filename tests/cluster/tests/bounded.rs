@@ -112,7 +112,12 @@ async fn clients_that_never_read_take_a_bounded_part_of_the_nodes_memory() {
     const CLIENTS: u64 = 32;
     const READS: u64 = 40;
     let mut victim = Victim::start().await;
-    let token = victim.cluster.client().await.admin().create_token("app", Scope::ReadWrite).await.unwrap();
+    // Those that are served meanwhile are of another tenant: this one has as many requests waiting as it may.
+    victim.cluster.client().await.admin().create_tenant("wild").await.unwrap();
+    let wild = victim.cluster.builder(0).tenant("wild").connect().await.unwrap();
+    wild.admin().create_bucket("plain", BucketProps { n: 1, ..BucketProps::default() }).await.unwrap();
+    wild.bucket::<Bytes>("plain").unwrap().put("large", vec![7; MIB as usize]).blind().await.unwrap();
+    let token = wild.admin().create_token("app", Scope::ReadWrite).await.unwrap();
     let body = RequestBody::Get(Get {
         bucket: name("plain"),
         key: b"large".to_vec().into(),
