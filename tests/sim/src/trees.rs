@@ -38,8 +38,8 @@ impl Versioned for Leaf {
 pub(crate) struct StoredTrees<'a> {
     pub(crate) leaves: &'a BTreeMap<Bytes, Bytes>,
     pub(crate) objects: &'a BTreeMap<Bytes, Bytes>,
-    /// The keys of those that cannot be read. Where such an object stands alone, trees that are counted anew do not find
-    /// it, and have no leaf for it.
+    /// The keys of those that cannot be read. Where such an object stands alone, trees that are counted anew do not
+    /// find it, and have no leaf for it.
     pub(crate) unreadable: &'a BTreeSet<Bytes>,
     pub(crate) key: &'a CausalKey,
 }

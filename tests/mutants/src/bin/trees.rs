@@ -25,8 +25,8 @@ mod layouts;
 #[path = "../../../bench/src/memory.rs"]
 mod memory;
 
-use cpu::CpuTime;
-use crowd::Crowd;
+use self::cpu::CpuTime;
+use self::crowd::Crowd;
 
 const SMALL: usize = 100;
 const NODES: usize = 3;
