@@ -110,7 +110,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
     };
     // A node that was declared dead and removed is of interest only if it is there again.
     let shown = |(id, known): &(&NodeId, &crate::view::KnownNode)| {
-        known.standing != rejoin_core::node::links::Standing::Dead || up.contains(id)
+        !matches!(known.standing, rejoin_core::node::links::Standing::Dead(_)) || up.contains(id)
     };
     let mut nodes: Vec<LayoutNodeStatus> = view.nodes.iter().filter(shown).map(node).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));

@@ -27,7 +27,7 @@ use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{ClusterParams, DiskId};
-use rejoin_proto::{Address, Hlc, Layout, Name, NodeId, Ring, TenantId, codec};
+use rejoin_proto::{Address, Hlc, Layout, LayoutRef, Name, NodeId, Ring, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, Keys, OpenError, Options, ShardStore, Start};
 use rejoin_wire::Identity;
 
@@ -174,8 +174,8 @@ impl StartPlan {
         let ring = RingControl::new(self.node, config.shards, self.ring.clone(), own, ring_rng);
         dir.control().write(RING_FILE, &codec::encode(ring.ring()))?;
         let view = Arc::new(node_view((ring.ring(), &ring.view()), &control, &self.secret));
-        let is_member = self.ring.live.iter().any(|layout| layout.nodes.iter().any(|node| node.id == self.node));
-        let disks = disks(&dir.control(), rng, is_member)?;
+        let member_of = self.ring.live.iter().rev().find(|layout| layout.node(self.node).is_some()).map(Layout::name);
+        let disks = disks(&dir.control(), rng, member_of)?;
         let opener = ShardOpener {
             config,
             threads,
@@ -361,16 +361,16 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
     Ok(Catalog { records: vec![Record { key, version: 1, stamp: Hlc::default(), body: RecordBody::Tenant { name } }] })
 }
 
-/// The ids of this node's disk and of its peers' disks. A new directory gets a random id. That the node is a member, as
-/// its ring says, is on the disk before it does anything as one.
-fn disks(files: &ControlFile, rng: &SharedRng, is_member: bool) -> Result<Disks, StartError> {
+/// The ids of this node's disk and of its peers' disks. A new directory gets a random id. The newest layout of which the
+/// node is a member, as its ring says, is on the disk before it does anything as one.
+fn disks(files: &ControlFile, rng: &SharedRng, member_of: Option<LayoutRef>) -> Result<Disks, StartError> {
     let kept = files.read(DISKS_FILE)?;
     let unreadable = |error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}"));
     let known = kept.map(|kept| codec::decode::<Disks>(&kept).map_err(unreadable)).transpose()?;
     let is_new = known.is_none();
     let mut disks = known.unwrap_or_else(|| Disks::new(DiskId(rng.next_u64())));
-    let has_become_member = is_member && disks.note_member();
-    if is_new || has_become_member {
+    let is_member_of_more = member_of.is_some_and(|layout| disks.note_member(layout));
+    if is_new || is_member_of_more {
         files.write(DISKS_FILE, &codec::encode(&disks))?;
     }
     Ok(disks)

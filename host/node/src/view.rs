@@ -8,7 +8,7 @@ use rejoin_core::node::links::{LinkEvent, Standing};
 use rejoin_core::ring::RingView;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{MovedNode, Routes};
-use rejoin_proto::{Address, Name, NodeId, Ring};
+use rejoin_proto::{Address, Layout, Name, NodeId, Ring};
 
 use crate::secret::Secret;
 use crate::token::Tokens;
@@ -53,7 +53,10 @@ impl NodeView {
     pub(crate) fn peers_of(&self, node: NodeId) -> LinkEvent {
         let named = |(id, known): (&NodeId, &KnownNode)| (*id, known.name.clone(), known.standing);
         let peers = self.nodes.iter().filter(|(id, _)| **id != node).map(named).collect();
-        LinkEvent::Peers { is_member: self.is_member(node), peers }
+        LinkEvent::Peers {
+            member_of: self.cluster.layouts().iter().find(|layout| layout.node(node).is_some()).map(Layout::name),
+            peers,
+        }
     }
 
     /// The other members of the live layouts.
@@ -71,7 +74,7 @@ pub(crate) fn node_view((ring, view): (&Ring, &RingView), control: &Control, sec
 
 /// The nodes that a ring names.
 pub(crate) fn known_nodes(ring: &Ring) -> BTreeMap<NodeId, KnownNode> {
-    let other = |node: &NodeId| if ring.notes.skipped.contains_key(node) { Standing::Dead } else { Standing::Other };
+    let other = |node: &NodeId| ring.notes.skipped.get(node).map_or(Standing::Other, |until| Standing::Dead(*until));
     let announced = ring.notes.announced.iter().map(|(node, known)| {
         let (name, address, number) = (known.name.clone(), known.address.clone(), known.number);
         (*node, KnownNode { name, address, number, standing: other(node) })

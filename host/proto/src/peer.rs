@@ -34,9 +34,9 @@ pub struct PeerHello {
     /// Whether what was lost with it is rebuilt, as far as the other owners have it. Until then the sender's copies do
     /// not count in reads.
     pub rebuilt: bool,
-    /// Whether the sender was a member of a live layout since its data directory was made: then it may have data of the
-    /// time before it was declared dead, if it was.
-    pub was_member: bool,
+    /// The newest live layout of which the sender was a member since its data directory was made. If it was declared
+    /// dead for that one or a newer one, it may have data of the time before.
+    pub member_of: Option<LayoutRef>,
     /// The receiver's data directory, as the sender remembers it.
     pub known_disk: Option<DiskId>,
     /// The sender's wall clock, in milliseconds since 1970.

@@ -163,7 +163,7 @@ async fn a_node_with_another_secret_or_first_layout_is_turned_away() {
         disk: rejoin_proto::peer::DiskId(1),
         replaced: false,
         rebuilt: false,
-        was_member: false,
+        member_of: None,
         known_disk: None,
         wall_ms: 0,
         catalog: 0,

@@ -221,6 +221,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::TheDeadWaitForTheirRemoval => {
             joins::a_node_that_was_declared_dead_joins_when_the_change_that_removes_it_has_ended
         }
+        Rule::ReturnedNodesAreNotDead => links::a_member_that_was_skipped_and_has_come_back_may_leave_later,
         Rule::TheDeadComeBackEmpty => {
             links::a_node_that_was_declared_dead_and_removed_is_refused_until_it_comes_with_an_empty_directory
         }

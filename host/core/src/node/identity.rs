@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use rejoin_proto::codec::Versioned;
 use rejoin_proto::peer::DiskId;
-use rejoin_proto::{Name, NodeId};
+use rejoin_proto::{LayoutRef, Name, NodeId};
 
 /// The disk ids that a node knows, as they are saved in its data directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -22,8 +22,9 @@ pub struct Disks {
     pub replaced: Option<Name>,
     /// Whether the replica is rebuilt since.
     pub rebuilt: bool,
-    /// Whether this node was a member of a live layout since the directory was made. Saved before it serves as one.
-    pub was_member: bool,
+    /// The newest live layout of which this node was a member since the directory was made. Saved before it serves as
+    /// one.
+    pub member_of: Option<LayoutRef>,
     /// The disk ids of the peers.
     pub peers: BTreeMap<NodeId, DiskId>,
 }
@@ -37,12 +38,17 @@ impl Disks {
     /// The ids of a directory that was just made.
     #[must_use]
     pub fn new(own: DiskId) -> Self {
-        Self { own, replaced: None, rebuilt: false, was_member: false, peers: BTreeMap::new() }
+        Self { own, replaced: None, rebuilt: false, member_of: None, peers: BTreeMap::new() }
     }
 
     /// This node is a member of a live layout. Returns whether that is new.
-    pub fn note_member(&mut self) -> bool {
-        !core::mem::replace(&mut self.was_member, true)
+    pub fn note_member(&mut self, layout: LayoutRef) -> bool {
+        // Rule: returned nodes are not dead.
+        let is_newer = self.member_of < Some(layout);
+        if is_newer {
+            self.member_of = Some(layout);
+        }
+        is_newer
     }
 
     /// Whether this node's directory was replaced and is not rebuilt yet.

@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 use rand_core::Rng;
 
 use rejoin_proto::peer::{ActorNext, ClusterParams, DiskId, PeerHello};
-use rejoin_proto::{Name, NodeId};
+use rejoin_proto::{LayoutRef, Name, NodeId};
 
 use super::actors::by_shard;
 use super::clocks::{self, Clocks};
@@ -92,8 +92,9 @@ pub enum Standing {
     Member,
     /// In no live layout: it was not assigned yet, or was removed.
     Other,
-    /// In no live layout, and an operator has declared it dead before. With the data of that time it is refused.
-    Dead,
+    /// In no live layout, and an operator has declared it dead for the layouts up to this one. With the data of that
+    /// time it is refused.
+    Dead(LayoutRef),
 }
 
 /// Something that has happened, for the links to handle. Connections are named by numbers.
@@ -112,8 +113,9 @@ pub enum LinkEvent {
     },
     /// The ring has changed: the other nodes that it names, with what they are.
     Peers {
-        /// Whether this node is a member. One that is none dials all others, which may not know of it.
-        is_member: bool,
+        /// The newest live layout of which this node is a member. One that is none dials all others, which may not know
+        /// of it.
+        member_of: Option<LayoutRef>,
         /// The others.
         peers: Vec<(NodeId, Name, Standing)>,
     },
@@ -390,7 +392,7 @@ impl Links {
             disk: self.disks.own,
             replaced: self.disks.replaced.is_some(),
             rebuilt: self.disks.rebuilt,
-            was_member: self.disks.was_member,
+            member_of: self.disks.member_of,
             // Who is no member has nothing that could be lost.
             known_disk: self.disks.peers.get(&peer).copied().filter(|_| self.standing(peer) == Standing::Member),
             wall_ms: now.wall_ms,
@@ -418,7 +420,7 @@ impl Links {
             LinkEvent::Connected { peer, name, connection, dialled } => {
                 self.connected(now, (peer, name), connection, dialled);
             }
-            LinkEvent::Peers { is_member, peers } => self.set_peers(now, is_member, peers, outputs),
+            LinkEvent::Peers { member_of, peers } => self.set_peers(now, member_of, peers, outputs),
             LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
             LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
             LinkEvent::ActorsChecked(connection) => {
@@ -479,12 +481,12 @@ impl Links {
     fn set_peers(
         &mut self,
         now: Now,
-        is_member: bool,
+        member_of: Option<LayoutRef>,
         peers: Vec<(NodeId, Name, Standing)>,
         outputs: &mut Vec<LinkOutput>,
     ) {
-        self.is_member = is_member;
-        if is_member && self.disks.note_member() {
+        self.is_member = member_of.is_some();
+        if member_of.is_some_and(|layout| self.disks.note_member(layout)) {
             outputs.push(LinkOutput::SaveDisks);
         }
         let named: BTreeSet<NodeId> = peers.iter().map(|(peer, ..)| *peer).collect();
@@ -630,13 +632,15 @@ impl Links {
             ));
         }
         if theirs.origin != ours.origin {
-            let shown = |layout: rejoin_proto::LayoutRef| format!("version {} ({:016x})", layout.version, layout.hash);
+            let shown = |layout: LayoutRef| format!("version {} ({:016x})", layout.version, layout.hash);
             let advice = "the [[bootstrap]] lists must name the same nodes with the same zones, capacities and \
                 addresses; a node that is added later has `join` instead of a list";
             return differs("the first layout", &shown(ours.origin), &shown(theirs.origin), advice);
         }
         // Rule: the dead come back empty.
-        if self.standing(peer) == Standing::Dead && hello.was_member {
+        if let Standing::Dead(until) = self.standing(peer)
+            && hello.member_of.is_some_and(|last| last <= until)
+        {
             return Err(format!(
                 "node {name} was declared dead and removed: stop it, remove its data directory, and start it with \
                     `join`"

@@ -15,6 +15,11 @@ use crate::support::{at, name, node};
 const GRACE_MS: u64 = 500;
 const LONGEST_MS: u64 = 10_000;
 
+/// The layout of that version.
+fn layout(version: u64) -> LayoutRef {
+    LayoutRef { version, hash: 7 }
+}
+
 /// What a node hears of another, in order.
 enum Said {
     Hello(u64, PeerHello),
@@ -44,7 +49,9 @@ impl Nodes {
         Self {
             links: (0..count).map(|_| None).collect(),
             params: vec![params; count],
-            disks: (0..count).map(|at| Disks { was_member: true, ..Disks::new(DiskId(at as u64 + 10)) }).collect(),
+            disks: (0..count)
+                .map(|at| Disks { member_of: Some(layout(1)), ..Disks::new(DiskId(at as u64 + 10)) })
+                .collect(),
             wire: VecDeque::new(),
             outputs: vec![Vec::new(); count],
             now_ms: 1,
@@ -79,10 +86,15 @@ impl Nodes {
 
     /// The ring that node has heard of: `members` are in the layout, with or without itself.
     fn ring(&mut self, index: usize, members: &[usize], others: &[(usize, Standing)]) {
+        self.ring_of(1, index, members, others);
+    }
+
+    /// The same, of which the newest layout has that version.
+    fn ring_of(&mut self, version: u64, index: usize, members: &[usize], others: &[(usize, Standing)]) {
         let member = |at: &usize| (node(*at), name(&format!("n{at}")), Standing::Member);
         let other = |(at, standing): &(usize, Standing)| (node(*at), name(&format!("n{at}")), *standing);
         let peers = members.iter().map(member).chain(others.iter().map(other)).collect();
-        self.event(index, LinkEvent::Peers { is_member: members.contains(&index), peers });
+        self.event(index, LinkEvent::Peers { member_of: members.contains(&index).then_some(layout(version)), peers });
     }
 
     fn connected(&self, a: usize, b: usize) -> bool {
@@ -569,7 +581,7 @@ pub(crate) fn a_node_that_was_declared_dead_and_removed_is_refused_until_it_come
     (0..3).for_each(|index| nodes.start(index));
     nodes.pass(20);
     nodes.stop(2);
-    let dead = [(2, Standing::Dead)];
+    let dead = [(2, Standing::Dead(layout(1)))];
     (0..2).for_each(|index| nodes.ring(index, &[0, 1], &dead));
     nodes.outputs[2].clear();
     nodes.start(2);
@@ -597,13 +609,63 @@ pub(crate) fn a_node_that_was_declared_dead_and_removed_is_refused_until_it_come
 }
 
 #[test]
+fn a_node_that_leaves_after_it_has_come_back_from_a_death_is_not_taken_for_dead() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    nodes.stop(2);
+    let old = nodes.disks[2].clone();
+    let dead = [(2, Standing::Dead(layout(1)))];
+    (0..2).for_each(|index| nodes.ring_of(2, index, &[0, 1], &dead));
+    nodes.disks[2] = Disks::new(DiskId(99));
+    nodes.start(2);
+    nodes.ring_of(2, 2, &[0, 1], &[]);
+    nodes.pass(3_000);
+    // It becomes a member again, and leaves alive.
+    (0..3).for_each(|index| nodes.ring_of(3, index, &[0, 1, 2], &[]));
+    (0..3).for_each(|index| nodes.ring_of(4, index, &[0, 1], &dead));
+    // Node 0 restarts, and meets it anew.
+    nodes.stop(0);
+    nodes.start(0);
+    nodes.ring_of(4, 0, &[0, 1], &dead);
+    nodes.pass(3_000);
+    assert!(nodes.connected(0, 2) && nodes.connected(1, 2), "{:?}", nodes.refusals(2));
+    // The disk of the time before the death is still refused.
+    nodes.stop(2);
+    nodes.disks[2] = old;
+    nodes.start(2);
+    nodes.pass(3_000);
+    assert!(!nodes.connected(0, 2) && !nodes.connected(1, 2));
+}
+
+#[test]
+pub(crate) fn a_member_that_was_skipped_and_has_come_back_may_leave_later() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    // It is declared dead for a change in which it stays a member, and comes back as one.
+    nodes.stop(2);
+    (0..2).for_each(|index| nodes.ring_of(2, index, &[0, 1, 2], &[]));
+    nodes.start(2);
+    (2..4).for_each(|version| (0..3).for_each(|index| nodes.ring_of(version, index, &[0, 1, 2], &[])));
+    nodes.pass(3_000);
+    let skipped = [(2, Standing::Dead(layout(2)))];
+    (0..3).for_each(|index| nodes.ring_of(4, index, &[0, 1], &skipped));
+    nodes.stop(0);
+    nodes.start(0);
+    nodes.ring_of(4, 0, &[0, 1], &skipped);
+    nodes.pass(3_000);
+    assert!(nodes.connected(0, 2) && nodes.connected(1, 2), "{:?}", nodes.refusals(2));
+}
+
+#[test]
 fn a_node_that_has_lost_its_directory_takes_no_disk_of_today_for_a_dead_one() {
     let mut nodes = Nodes::new(3);
     (0..3).for_each(|index| nodes.start(index));
     nodes.pass(20);
     // Node 2 is declared dead, and comes again with an empty directory.
     nodes.stop(2);
-    let dead = [(2, Standing::Dead)];
+    let dead = [(2, Standing::Dead(layout(1)))];
     (0..2).for_each(|index| nodes.ring(index, &[0, 1], &dead));
     nodes.disks[2] = Disks::new(DiskId(99));
     let comes_again = |nodes: &mut Nodes| {
@@ -638,7 +700,7 @@ fn a_node_that_hears_late_of_a_death_takes_the_empty_directory_for_what_it_is() 
     nodes.pass(20);
     // Node 1 hears of the death only after node 2 has come with an empty directory, and has met it.
     nodes.stop(2);
-    let dead = [(2, Standing::Dead)];
+    let dead = [(2, Standing::Dead(layout(1)))];
     nodes.ring(0, &[0, 1], &dead);
     nodes.disks[2] = Disks::new(DiskId(99));
     for _ in 0..2 {

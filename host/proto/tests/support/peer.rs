@@ -56,7 +56,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         disk: DiskId(88),
         replaced: true,
         rebuilt: false,
-        was_member: true,
+        member_of: Some(layout_ref()),
         known_disk: Some(DiskId(99)),
         wall_ms: 1_700_000_000_000,
         catalog: 0xdead_beef,

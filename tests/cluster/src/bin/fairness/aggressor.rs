@@ -188,7 +188,7 @@ async fn flood(buckets: Vec<Bucket<Bytes>>, rate: usize, had: Arc<Had>) {
             let (bucket, had) = (buckets[number % buckets.len()].clone(), had.clone());
             tokio::spawn(async move {
                 let key = format!("key {}", number.wrapping_mul(617) % 10_000);
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     had.note(&bucket.get(key).await);
                 } else {
                     had.note(&bucket.put(key, vec![b'.'; 100]).blind().await);
