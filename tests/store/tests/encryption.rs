@@ -265,6 +265,7 @@ fn sealed(payload: &[u8]) -> Vec<usize> {
 
 #[test]
 fn altered_and_swapped_rows_are_damaged_and_never_absent() {
+    type Forge = fn(&mut [u8]);
     // What sealing adds to the three bytes.
     const LENGTH: usize = 3 + 46;
     let flip = |payload: &mut [u8]| {
@@ -276,7 +277,7 @@ fn altered_and_swapped_rows_are_damaged_and_never_absent() {
         let (front, back) = payload.split_at_mut(two);
         front[one..one + LENGTH].swap_with_slice(&mut back[..LENGTH]);
     };
-    let cases: [(&dyn Fn(&mut [u8]), &[&str]); 2] = [(&flip, &["a"]), (&swap, &["a", "b"])];
+    let cases: [(Forge, &[&str]); 2] = [(flip, &["a"]), (swap, &["a", "b"])];
     for (forged, damaged) in cases {
         let dir = tempfile::tempdir().unwrap();
         let mut store = open(dir.path(), Start::FIRST, keys(1, &[]));
