@@ -286,7 +286,7 @@ fn altered_and_swapped_rows_are_damaged_and_never_absent() {
         store.write(change).unwrap();
         store.commit().unwrap();
         drop(store);
-        forge(dir.path(), |payload| forged(payload));
+        forge(dir.path(), forged);
         let mut store = open(dir.path(), Start::KILLED, keys(1, &[]));
         assert_eq!(get(&store, Space::Pinned, "c").as_deref(), Some("in the clear"));
         let mut visited = Vec::new();
