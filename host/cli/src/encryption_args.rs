@@ -9,7 +9,7 @@ pub(crate) enum EncryptionCommand {
     /// Add a new key to a file of keys, or make the file: the new key encrypts from a node's next start on, and what
     /// the others have encrypted can be read
     Add {
-        /// The file that `key_file` names in a node's configuration, under [encryption]
+        /// The file that `key_file` names in a node's configuration, in the table `encryption`
         file: PathBuf,
     },
     /// List the ids of the keys in a file, never the keys
