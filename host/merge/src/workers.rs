@@ -300,10 +300,7 @@ impl Workers {
             // The guest's stack is part of the thread's; 4 MiB more are for the host's frames and the compiler.
             let builder =
                 std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
-            builder.spawn(move || {
-                lower_priority();
-                shared.work();
-            })?;
+            builder.spawn(move || shared.work())?;
         }
         Ok(workers)
     }
@@ -350,34 +347,9 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "a panic without a message".into())
 }
 
-/// The nice value of the threads, and of the compilers that they start. Requests that need no plugin come first when
-/// processors are short; a thread has a third of the share of one that serves them.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 5;
-
-/// Lowers the priority of this thread, where the system can do that for a single thread. A failure does no harm.
-fn lower_priority() {
-    // On Linux `None` is the calling thread. Elsewhere it would be the whole process.
-    #[cfg(target_os = "linux")]
-    if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
-        let _ = rustix::process::setpriority_process(None, NICE);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn jobs_stand_back_behind_the_threads_that_serve_requests() {
-        let nice = || rustix::process::getpriority_process(None).expect("a priority");
-        let (sender, received) = std::sync::mpsc::channel();
-        let workers = Workers::new("test", LIMITS).expect("threads");
-        let done = move |inside: i32| sender.send(inside).expect("a receiver");
-        workers.submit(of(ONE, 1), || false, nice, |_| i32::MIN, done).expect("room");
-        assert_eq!(received.recv().expect("an answer"), NICE.max(nice()));
-    }
 
     const LIMITS: WorkerLimits =
         WorkerLimits { threads: 4, queue: 10, tenant_threads: 3, tenant_queue: 6, group_threads: 2, group_queue: 4 };

@@ -1,7 +1,6 @@
 //! A tenant's values, keys and secrets carry canaries. After a workload with merges, faults, failed merges, trapping
 //! plugins, refused requests and a killed node they are in no log, metric, health report, audit log or file beside the
 //! data, in no reply to another tenant, and in no memory of another tenant's plugins.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 

@@ -1,6 +1,5 @@
 //! Nodes that are killed under load: what was acknowledged is kept, on every owner, and nothing is there that nobody
 //! wrote.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! A node that is asked to stop ends what it has begun: nobody is left in doubt. SIGHUP does not stop it.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

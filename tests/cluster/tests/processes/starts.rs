@@ -1,5 +1,4 @@
 //! Nodes and clusters that cannot start say why in one clear line, with exit code 2, and touch nothing.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};

@@ -1,6 +1,5 @@
 //! A real disk that is full. A file system of 300 MB is filled under a node, which is killed on it, starts with no byte
 //! free, and goes on when there is room. And the catalog changes while one of two nodes cannot save it.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 use std::process::Command;

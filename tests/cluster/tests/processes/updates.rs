@@ -1,5 +1,4 @@
 //! Many tasks that update the same keys of a bucket without a plugin, on real processes.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! `rejoin plugin new` and `plugin test` as a plugin's author types them. No cluster is needed.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 

@@ -1,6 +1,5 @@
 //! The command line from end to end: shapes of `--json`, exit codes, values from anywhere, and a development cluster's
 //! life.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::process::{Child, Command, Stdio};
 

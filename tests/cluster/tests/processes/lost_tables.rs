@@ -1,5 +1,4 @@
 //! A node that has lost its tables serves on: it reads from the others, writes over lost keys, and says so.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::fs;
 use std::os::unix::fs::FileExt;

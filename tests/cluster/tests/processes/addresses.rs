@@ -1,5 +1,4 @@
 //! Nodes at IPv6 addresses, under host names, and under another address than before.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs};
 use std::time::Duration;

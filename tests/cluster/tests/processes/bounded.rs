@@ -1,7 +1,6 @@
 //! Hostile clients and peers against a real node: each attack is refused or bounded, others are served meanwhile, and
 //! the memory of the node's process stays within a written cap. The book has the caps and the figures
-//! (`internals/limits.md`); `cargo test --workspace --test bounded -- --nocapture` prints them.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+//! (`internals/limits.md`); `cargo test --workspace --test processes bounded:: -- --nocapture` prints them.
 #![allow(clippy::print_stdout, reason = "the figures are part of what a run prints")]
 
 use std::net::{SocketAddr, UdpSocket};

@@ -1,6 +1,5 @@
 //! The two barriers, seen from outside with the disk held back: no acknowledgement without the disk, no message without
 //! the journal.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::future::IntoFuture;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! The audit log of real nodes: listed, verified, and looked at after a kill and after a forgery.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

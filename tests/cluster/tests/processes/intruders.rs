@@ -1,6 +1,5 @@
 //! Whoever does not belong to the cluster, or does not speak as its members do, is refused with a reason; the cluster
 //! goes on.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::UdpSocket;
 use std::time::{Duration, SystemTime};

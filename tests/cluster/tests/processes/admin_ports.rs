@@ -1,5 +1,4 @@
 //! The admin port off loopback, in this process: it asks for a token.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 

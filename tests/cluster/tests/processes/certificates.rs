@@ -1,6 +1,5 @@
 //! Certificates that end are announced, renewed without a restart, and refused with a reason on both sides once they
 //! have ended.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,4 @@
 //! Changes of the layout on real processes, under readers and writers: no request fails, and no write is lost.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::time::Duration;
 

@@ -3,7 +3,6 @@
 //!
 //! A command may ask for something else before, which the table denies first. Then the same cell is also asked for by
 //! the SDK, alone.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Keys and secrets are replaced while clients read and write, and no request of theirs fails.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! Nodes that join a running cluster, and changes of its layout, by the commands of the book.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use serde_json::Value;
 

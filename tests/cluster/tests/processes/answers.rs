@@ -1,5 +1,4 @@
 //! Requests that cannot be served: each is answered with a code for scripts and words for people, and nothing is done.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, ErrorKind};

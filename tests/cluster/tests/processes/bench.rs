@@ -1,5 +1,4 @@
 //! `rejoin bench` on real processes: what it says it did was done. Times are never looked at.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! Tenants and tokens at real processes.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,4 @@
 //! Who has no token, or one token alone, cannot take the places of others.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use quinn::ConnectionError;
 

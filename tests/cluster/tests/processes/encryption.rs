@@ -1,6 +1,5 @@
 //! Nodes with keys of their own, and one without: their disks have no value in the clear, they survive kills, they
 //! agree with each other, and their keys are replaced.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 

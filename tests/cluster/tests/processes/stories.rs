@@ -1,6 +1,5 @@
 //! What the product is for, from end to end: the demos, the example service, a forwarded request, an update that is
 //! tried again.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

@@ -1,6 +1,5 @@
 //! Plugins that are none, and plugins that do harm: refused at the push, or answered with all siblings and the reason.
 //! The node is unharmed.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::time::Duration;
 

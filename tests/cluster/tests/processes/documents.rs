@@ -1,5 +1,4 @@
 //! The commands that the documents show are run as they stand, from the first to the last.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,4 @@
 //! A node that has lost its disk, as an operator sees it: until it is rebuilt, and not longer.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, Bytes};
