@@ -1,5 +1,5 @@
-//! Tests of real processes, in one program: each file of its own would link all of the node once more, and would wait for
-//! the one before.
+//! Tests of real processes, in one program: each file of its own would link all of the node once more, and would wait
+//! for the one before.
 //!
 //! `traces` and `in_process` run nodes within the test's process, and have programs of their own.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
