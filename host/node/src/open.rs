@@ -361,8 +361,8 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
     Ok(Catalog { records: vec![Record { key, version: 1, stamp: Hlc::default(), body: RecordBody::Tenant { name } }] })
 }
 
-/// The ids of this node's disk and of its peers' disks. A new directory gets a random id. The newest layout of which the
-/// node is a member, as its ring says, is on the disk before it does anything as one.
+/// The ids of this node's disk and of its peers' disks. A new directory gets a random id. The newest layout of which
+/// the node is a member, as its ring says, is on the disk before it does anything as one.
 fn disks(files: &ControlFile, rng: &SharedRng, member_of: Option<LayoutRef>) -> Result<Disks, StartError> {
     let kept = files.read(DISKS_FILE)?;
     let unreadable = |error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}"));
