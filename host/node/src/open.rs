@@ -172,7 +172,11 @@ impl StartPlan {
         let ring_rng = Xoshiro256PlusPlus::from_seed(rng.next_seed());
         let own = (config.name.clone(), address);
         let ring = RingControl::new(self.node, config.shards, self.ring.clone(), own, ring_rng);
-        dir.control().write(RING_FILE, &codec::encode(ring.ring()))?;
+        let encoded = codec::encode(ring.ring());
+        // A start on a full disk has no room to write what is there.
+        if dir.control().read(RING_FILE)?.is_none_or(|kept| kept != encoded) {
+            dir.control().write(RING_FILE, &encoded)?;
+        }
         let view = Arc::new(node_view((ring.ring(), &ring.view()), &control, &self.secret));
         let member_of = self.ring.live.iter().rev().find(|layout| layout.node(self.node).is_some()).map(Layout::name);
         let disks = disks(&dir.control(), rng, member_of)?;
@@ -369,9 +373,14 @@ fn disks(files: &ControlFile, rng: &SharedRng, member_of: Option<LayoutRef>) -> 
     let known = kept.map(|kept| codec::decode::<Disks>(&kept).map_err(unreadable)).transpose()?;
     let is_new = known.is_none();
     let mut disks = known.unwrap_or_else(|| Disks::new(DiskId(rng.next_u64())));
+    let must_be_saved = is_new || disks.member_of.is_none() && member_of.is_some();
     let is_member_of_more = member_of.is_some_and(|layout| disks.note_member(layout));
-    if is_new || is_member_of_more {
-        files.write(DISKS_FILE, &codec::encode(&disks))?;
+    if must_be_saved || is_member_of_more {
+        match files.write(DISKS_FILE, &codec::encode(&disks)) {
+            // An older layout says as well that this is no empty directory.
+            Err(error) if error.is_for_want_of_room() && !must_be_saved => {}
+            saved => saved?,
+        }
     }
     Ok(disks)
 }

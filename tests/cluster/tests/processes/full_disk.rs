@@ -46,8 +46,11 @@ fn in_a_mount_namespace(test: &str, run: impl Future<Output = ()>) {
         return;
     }
     let this = std::env::current_exe().unwrap();
-    let mut inside = private(Command::new(this).args(["--exact", test, "--nocapture"]));
-    assert!(inside.env(MAY_MOUNT, "1").status().unwrap().success());
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let mut inside = private(Command::new(this).args(["--exact", &format!("{module}::{test}"), "--nocapture"]));
+    let ended = inside.env(MAY_MOUNT, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 fn key(number: u32) -> String {
