@@ -266,6 +266,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::BytesAreBounded => bounds::requests_under_way_hold_no_more_bytes_than_they_may,
         Rule::ReadsRepair => reads::a_late_copy_is_repaired_too,
         Rule::LeavesAreWrittenWithTheirObjects => trees::leaves_are_what_the_objects_come_to_and_survive_a_kill,
+        Rule::WhatCannotBeReadHasALeaf => trees::a_copy_that_cannot_be_read_while_leaves_are_counted_anew_has_one,
         Rule::DoubtfulTreesAreRecounted => trees::after_a_loss_all_leaves_are_counted_anew,
         Rule::VoidTreesStayVoid => trees::a_start_that_is_not_told_of_a_loss_again_believes_no_leaf_from_before_it,
         Rule::RecountsKnowOfNewerRows => trees::what_is_written_while_leaves_are_counted_is_in_them,

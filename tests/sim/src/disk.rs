@@ -263,8 +263,7 @@ impl Disk {
 
     /// What is wrong with the stored hash trees.
     pub(crate) fn tree_problems(&self, key: &CausalKey) -> Vec<String> {
-        let trees =
-            StoredTrees { leaves: &self.trees, objects: &self.objects, unreadable: &self.trouble.bad_blocks, key };
+        let trees = StoredTrees { leaves: &self.trees, objects: &self.objects, key };
         let in_doubt = |from: &[u8], to: Option<&[u8]>| {
             let meets = |range: &LostRange| range.last[..] >= *from && to.is_none_or(|to| range.first[..] < *to);
             self.lost.iter().any(meets)

@@ -1,7 +1,7 @@
 //! Whether the stored hash trees of a disk are what its objects come to. Nothing here is the core's but the hash of one
 //! row: leaves are decoded and added up anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -38,9 +38,6 @@ impl Versioned for Leaf {
 pub(crate) struct StoredTrees<'a> {
     pub(crate) leaves: &'a BTreeMap<Bytes, Bytes>,
     pub(crate) objects: &'a BTreeMap<Bytes, Bytes>,
-    /// The keys of those that cannot be read. Where such an object stands alone, trees that are counted anew do not
-    /// find it, and have no leaf for it.
-    pub(crate) unreadable: &'a BTreeSet<Bytes>,
     pub(crate) key: &'a CausalKey,
 }
 
@@ -61,7 +58,6 @@ impl StoredTrees<'_> {
             let rows = self.objects.range(from.clone()..).take_while(|(key, _)| inside(key));
             let (mut count, mut bytes, mut hash, mut places, mut weights) = (0, 0, 0_u128, 0_u64, 0_u64);
             for (key, row) in rows {
-                counted += usize::from(!self.unreadable.contains(key));
                 let of_row = self.key.hash_row(key, row).0;
                 count += 1;
                 bytes += row.len() as u64;
@@ -71,6 +67,7 @@ impl StoredTrees<'_> {
                 let weight = codec::decode::<Object>(row).map_or(0, |object| object.context.weight());
                 weights = weights.wrapping_add(weight);
             }
+            counted += count;
             let sum = (leaf.count, leaf.bytes, leaf.hash, leaf.places, leaf.weights);
             let is_sum = sum == (count, bytes, hash, places, weights);
             if leaf.standing == Standing::Known && !is_sum && !in_doubt(&from, to.as_deref()) {
@@ -81,9 +78,8 @@ impl StoredTrees<'_> {
         if !has_head {
             return Vec::new();
         }
-        let readable = self.objects.keys().filter(|key| !self.unreadable.contains(*key)).count();
-        if counted != readable && !in_doubt(&[], None) {
-            problems.push(format!("the leaves hold {counted} of {readable} objects that can be read"));
+        if counted != self.objects.len() as u64 && !in_doubt(&[], None) {
+            problems.push(format!("the leaves hold {counted} of {} objects", self.objects.len()));
         }
         problems
     }
@@ -109,15 +105,11 @@ fn range(place: &[u8], depth: u8) -> (Bytes, Option<Bytes>) {
 mod tests {
     use super::*;
 
-    /// The key of an object that cannot be read, in no leaf.
-    const UNREADABLE: &[u8] = &[0xff; 24];
-
     fn problems(leaf: &Leaf, objects: &BTreeMap<Bytes, Bytes>) -> usize {
         let place = [7_u64.to_be_bytes(), 0_u64.to_be_bytes()].concat();
         let leaves = [(place.into(), codec::encode(leaf).into()), (Bytes::from_static(&[0]), Bytes::new())].into();
         let key = CausalKey::derive(b"k");
-        let unreadable = &[Bytes::from_static(UNREADABLE)].into();
-        StoredTrees { leaves: &leaves, objects, unreadable, key: &key }.problems(|_, _| false).len()
+        StoredTrees { leaves: &leaves, objects, key: &key }.problems(|_, _| false).len()
     }
 
     #[test]
@@ -135,8 +127,6 @@ mod tests {
         assert_eq!(problems(&Leaf { weights: 4, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { standing: Standing::Unknown, count: 0, ..leaf }, &one), 0);
         assert_eq!(problems(&leaf, &[(inside, "other".into())].into()), 1);
-        let unreadable = one.clone().into_iter().chain([(UNREADABLE.into(), "row".into())]).collect();
-        assert_eq!(problems(&leaf, &unreadable), 0, "nothing finds it");
         let two: BTreeMap<_, _> = one.into_iter().chain([(outside, "row".into())]).collect();
         assert_eq!(problems(&leaf, &two), 1, "it has no leaf");
     }

@@ -200,6 +200,10 @@ impl Trees {
 
     /// Goes on with the search for objects that no leaf counts.
     fn found(&mut self, found: ScannedRows) {
+        // Rule: what cannot be read has a leaf.
+        if found.damaged {
+            found.unreadable.iter().for_each(|(from, to)| self.found_unreadable(from, to.as_ref()));
+        }
         let object = found.rows.first().and_then(|(key, _)| place_of(key));
         let next = match object {
             Some((bucket, prefix)) => {
@@ -213,6 +217,29 @@ impl Trees {
         };
         self.undiscovered = next.as_ref().map(|next| place_of(next).unwrap_or((BucketId(0), 0)));
         self.recounts.search_from = next.unwrap_or_default();
+    }
+
+    /// What cannot be read now may be read again, and nobody would look for it where no leaf is. So the partitions of
+    /// such a range have leaves too, which are unknown until they are recounted. Of buckets between those of its ends
+    /// nothing is known.
+    fn found_unreadable(&mut self, from: &[u8], to: Option<&Bytes>) {
+        match (place_of(from), to.and_then(|to| place_of(to))) {
+            (Some((bucket, first)), Some((end, last))) if bucket == end => self.suppose(bucket, first, last),
+            (first, last) => {
+                first.into_iter().for_each(|(bucket, first)| self.suppose(bucket, first, u64::MAX));
+                last.into_iter().for_each(|(bucket, last)| self.suppose(bucket, 0, last));
+            }
+        }
+    }
+
+    /// Makes leaves for the partitions from one prefix to another that have none.
+    fn suppose(&mut self, bucket: BucketId, first: u64, last: u64) {
+        for partition in partition_of(first, self.bits).0..=partition_of(last, self.bits).0 {
+            let range = HashRange::of_partition(bucket, PartitionId(partition), self.bits);
+            if self.leaves_in(&range).next().is_none() {
+                self.set((bucket, range.start), Some(Leaf { stored: false, ..Leaf::unknown(self.bits) }));
+            }
+        }
     }
 
     /// The rows of a recount are written.

@@ -1,6 +1,6 @@
 //! Hash trees: what is stored of them is what the objects come to, after writes, crashes, damage and losses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -32,12 +32,7 @@ pub(crate) fn problems(cluster: &Cluster, at: usize) -> Vec<String> {
     let store = &cluster.nodes[at].store;
     let (leaves, mut objects) = (rows(store, Space::Trees), rows(store, Space::Objects));
     objects.retain(|key, _| !store.damaged.contains(&key[..]));
-    let trees = StoredTrees {
-        leaves: &leaves,
-        objects: &objects,
-        unreadable: &BTreeSet::new(),
-        key: &CausalKey::derive(b"secret"),
-    };
+    let trees = StoredTrees { leaves: &leaves, objects: &objects, key: &CausalKey::derive(b"secret") };
     let mut problems = trees.problems(|_, _| false);
     if !are_whole(&leaves) {
         problems.push("leaves are unknown".into());
@@ -173,6 +168,20 @@ pub(crate) fn a_copy_that_cannot_be_read_is_left_out_until_something_takes_its_p
     settle(&mut cluster);
     assert_eq!(problems(&cluster, 0), [""; 0]);
     assert_eq!(cluster.stored(0, "k7"), cluster.stored(1, "k7"));
+}
+
+#[test]
+pub(crate) fn a_copy_that_cannot_be_read_while_leaves_are_counted_anew_has_one() {
+    let mut cluster = one();
+    fill(&mut cluster, 1);
+    let key = object_id("k0").store_key();
+    cluster.nodes[0].store.damaged.insert(key.clone());
+    let store = cluster.nodes[0].store.clone();
+    restart_with_holes(&mut cluster, true, store);
+    settle(&mut cluster);
+    assert_eq!(problems(&cluster, 0), [""; 0]);
+    cluster.nodes[0].store.damaged.remove(&key);
+    assert_eq!(problems(&cluster, 0), [""; 0], "it can be read again, and a leaf is there for it");
 }
 
 #[test]
