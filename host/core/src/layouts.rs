@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use rejoin_proto::{Layout, LayoutNode, LayoutRef, NodeId, PartitionId};
+use rejoin_proto::{Layout, LayoutNode, LayoutRange, LayoutRef, NodeId, PartitionId};
 
 /// The most fallbacks that a walk around the ring finds. More than a write can use unless many of them fail during it.
 pub const MAX_FALLBACKS: usize = 16;
@@ -248,6 +248,12 @@ impl LiveLayouts {
     #[must_use]
     pub fn newest_name(&self) -> LayoutRef {
         self.names[0]
+    }
+
+    /// The names of the oldest and the newest one.
+    #[must_use]
+    pub fn range(&self) -> LayoutRange {
+        LayoutRange { oldest: self.names[self.names.len() - 1], newest: self.names[0] }
     }
 
     /// Their names, the newest first.

@@ -149,12 +149,13 @@ impl CatalogTask {
             match part {
                 RingWork::Publish => {
                     self.publish(ctx);
-                    let (peers, members) = {
+                    let (peers, members, layouts) = {
                         let view = ctx.view.borrow();
-                        (view.peers_of(ctx.node), view.members_besides(ctx.node))
+                        (view.peers_of(ctx.node), view.members_besides(ctx.node), view.cluster.layouts().range())
                     };
                     members::set(ctx, members);
                     peers::handle_event(ctx, peers);
+                    peers::handle_event(ctx, LinkEvent::Layouts(layouts));
                 }
                 RingWork::Send(peer, message) => peers::send(ctx, peer, PeerBody::Ring(message)),
             }

@@ -231,6 +231,7 @@ impl StartPlan {
             node: self.node,
             peers: self.others().into_iter().collect(),
             params,
+            layouts: self.ring.live_range(),
             shards: config.shards,
             grace_us: config.start_grace_ms.saturating_mul(1000),
             minority_us: config.start_grace_ms.max(config.start_wait_ms.min(LONELY_MS)).saturating_mul(1000),

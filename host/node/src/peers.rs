@@ -19,7 +19,7 @@ use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route as route_of};
 use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
-use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello};
+use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello, PeerReady};
 use rejoin_proto::{Address, Name, NodeId, PluginDigest, codec};
 use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, SendError};
 
@@ -238,7 +238,8 @@ async fn received(
             handle_event(ctx, LinkEvent::Hello(number, hello));
         }
         (Class::Control, READY) => {
-            handle_event(ctx, LinkEvent::Ready(number, word(&frame.body)?));
+            let ready = codec::decode::<PeerReady>(&frame.body).map_err(|_| "its ready cannot be decoded")?;
+            handle_event(ctx, LinkEvent::Ready(number, ready));
         }
         (Class::Control, REBUILT) => handle_event(ctx, LinkEvent::PeerRebuilt(number)),
         (Class::Control, CLOCK) => handle_event(ctx, LinkEvent::Clock(number, word(&frame.body)?)),
@@ -339,7 +340,9 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
             let _ = ctx.catalog.send(CatalogRequest::PeerDown(peer));
         }
         LinkOutput::SendReady(number) => {
-            send_word(peers, number, READY, ctx.catalog_digest.load(Relaxed));
+            let layouts = ctx.cluster_view().layouts().range();
+            let ready = PeerReady { catalog: ctx.catalog_digest.load(Relaxed), layouts };
+            send_control(peers, number, READY, codec::encode(&ready).into());
         }
         LinkOutput::Rebuilt => ctx.report_replaced(peers.links.disks()),
         LinkOutput::SendRebuilt(number) => send_control(peers, number, REBUILT, Bytes::new()),

@@ -26,6 +26,23 @@ pub struct LayoutRef {
     pub hash: u64,
 }
 
+/// The live layouts of a node, from the oldest to the newest one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct LayoutRange {
+    /// The oldest live layout. Those before it are retired.
+    pub oldest: LayoutRef,
+    /// The newest live layout.
+    pub newest: LayoutRef,
+}
+
+impl LayoutRange {
+    /// Whether a node with these layouts has heard of the other one's newest layout, and of all that it has retired.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.oldest >= other.oldest && self.newest >= other.newest
+    }
+}
+
 /// A node in a layout.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LayoutNode {

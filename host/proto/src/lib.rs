@@ -55,6 +55,6 @@ pub use hlc::Hlc;
 pub use id::{
     ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId,
 };
-pub use layout::{BucketCopies, Layout, LayoutNode, LayoutPolicy, LayoutRef, ZoneDemand};
+pub use layout::{BucketCopies, Layout, LayoutNode, LayoutPolicy, LayoutRange, LayoutRef, ZoneDemand};
 pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};
 pub use ring::{Ring, RingMessage};

@@ -14,7 +14,7 @@ use crate::error::ErrorCode;
 use crate::exchange::{ExchangeAnswer, ExchangeAsk};
 use crate::hash::ObjectId;
 use crate::id::{ActorId, BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, ProfileId, TenantId};
-use crate::layout::LayoutRef;
+use crate::layout::{LayoutRange, LayoutRef};
 use crate::object::{Object, ReapEpoch};
 use crate::ring::RingMessage;
 
@@ -53,6 +53,20 @@ pub struct PeerHello {
 impl Versioned for PeerHello {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "peer hello";
+}
+
+/// What a node has when it is ready for a peer. A peer that starts waits until it has as much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerReady {
+    /// The digest of the catalog.
+    pub catalog: u64,
+    /// The live layouts.
+    pub layouts: LayoutRange,
+}
+
+impl Versioned for PeerReady {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "peer ready";
 }
 
 /// Parameters that must be equal on all nodes of a cluster. A node refuses a peer with others, and logs which differ.

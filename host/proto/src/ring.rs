@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::codec::Versioned;
 use crate::id::{Name, NodeId};
-use crate::layout::{Layout, LayoutPolicy, LayoutRef, MAX_PARTITIONS};
+use crate::layout::{Layout, LayoutPolicy, LayoutRange, LayoutRef, MAX_PARTITIONS};
 
 /// The most layouts that are live at once. While there are so many, no further one is applied.
 pub const MAX_LIVE: usize = 4;
@@ -317,6 +317,13 @@ impl Ring {
             notes.progress.remove(&node);
             notes.announced.remove(&node);
         }
+    }
+
+    /// The names of the oldest and the newest live layout.
+    #[must_use]
+    pub fn live_range(&self) -> LayoutRange {
+        let newest = self.newest().name();
+        LayoutRange { oldest: self.live.first().map_or(newest, Layout::name), newest }
     }
 
     /// A hash of everything: equal rings have equal digests.

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::peer::{PeerEnvelope, PeerHello};
+use rejoin_proto::peer::{PeerEnvelope, PeerHello, PeerReady};
 use rejoin_proto::{Layout, Object, catalog::Record};
 
 thread_local! {
@@ -72,6 +72,7 @@ fn bounded_all(bytes: &[u8]) {
     bounded::<Request>(bytes);
     bounded::<ReplyEnvelope>(bytes);
     bounded::<PeerHello>(bytes);
+    bounded::<PeerReady>(bytes);
     bounded::<PeerEnvelope>(bytes);
 }
 

@@ -8,7 +8,7 @@ use support::{Sample, again, samples};
 
 use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
-use rejoin_proto::peer::{PeerEnvelope, PeerHello};
+use rejoin_proto::peer::{PeerEnvelope, PeerHello, PeerReady};
 use rejoin_proto::{Layout, Object, catalog::Record};
 
 /// Bytes that decode must be the encoding of the decoded value: each value has one encoding.
@@ -27,6 +27,7 @@ fn try_all(bytes: &[u8]) {
     is_stable::<Request>(bytes);
     is_stable::<ReplyEnvelope>(bytes);
     is_stable::<PeerHello>(bytes);
+    is_stable::<PeerReady>(bytes);
     is_stable::<PeerEnvelope>(bytes);
 }
 

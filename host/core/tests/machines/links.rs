@@ -7,8 +7,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{CloseReason, Config, LinkEvent, LinkOutput, Links, Standing, Timing};
-use rejoin_proto::peer::{ClusterParams, DiskId, PeerHello};
-use rejoin_proto::{ClusterId, LayoutRef, NodeId};
+use rejoin_proto::peer::{ClusterParams, DiskId, PeerHello, PeerReady};
+use rejoin_proto::{ClusterId, LayoutRange, LayoutRef, NodeId};
 
 use crate::support::{at, name, node};
 
@@ -23,7 +23,7 @@ fn layout(version: u64) -> LayoutRef {
 /// What a node hears of another, in order.
 enum Said {
     Hello(u64, PeerHello),
-    Ready(u64, u64),
+    Ready(u64, PeerReady),
     Closed(u64, Option<String>),
     Rebuilt(u64),
 }
@@ -32,6 +32,8 @@ enum Said {
 struct Nodes {
     links: Vec<Option<Links>>,
     params: Vec<ClusterParams>,
+    /// The versions of each node's oldest and newest live layout.
+    layouts: Vec<(u64, u64)>,
     disks: Vec<Disks>,
     wire: VecDeque<(usize, usize, Said)>,
     outputs: Vec<Vec<LinkOutput>>,
@@ -49,6 +51,7 @@ impl Nodes {
         Self {
             links: (0..count).map(|_| None).collect(),
             params: vec![params; count],
+            layouts: vec![(1, 1); count],
             disks: (0..count)
                 .map(|at| Disks { member_of: Some(layout(1)), ..Disks::new(DiskId(at as u64 + 10)) })
                 .collect(),
@@ -73,6 +76,7 @@ impl Nodes {
             node: node(index),
             peers: others.map(|other| (node(other), name(&format!("n{other}")))).collect(),
             params: self.params[index],
+            layouts: self.layouts_of(index),
             shards: 2,
             grace_us: GRACE_MS * 1000,
             minority_us: LONGEST_MS * 1000,
@@ -82,6 +86,17 @@ impl Nodes {
         let rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
         self.links[index] = Some(Links::new(config, self.disks[index].clone(), at(self.now_ms), rng));
         self.event(index, LinkEvent::Tick);
+    }
+
+    fn layouts_of(&self, index: usize) -> LayoutRange {
+        let (oldest, newest) = self.layouts[index];
+        LayoutRange { oldest: layout(oldest), newest: layout(newest) }
+    }
+
+    /// The node hears of changes of the layout: its live layouts are of these versions.
+    fn hear_of_layouts(&mut self, index: usize, (oldest, newest): (u64, u64)) {
+        self.layouts[index] = (oldest, newest);
+        self.event(index, LinkEvent::Layouts(self.layouts_of(index)));
     }
 
     /// The ring that node has heard of: `members` are in the layout, with or without itself.
@@ -148,8 +163,9 @@ impl Nodes {
                 }
             }
             LinkOutput::SendReady(connection) => {
+                let ready = PeerReady { catalog: 0, layouts: self.layouts_of(index) };
                 for other in (0..self.links.len()).filter(|other| *other != index) {
-                    self.wire.push_back((index, other, Said::Ready(connection, 0)));
+                    self.wire.push_back((index, other, Said::Ready(connection, ready)));
                 }
             }
             LinkOutput::SendRebuilt(connection) => {
@@ -183,7 +199,7 @@ impl Nodes {
         while let Some((_, to, said)) = self.wire.pop_front() {
             match said {
                 Said::Hello(connection, hello) => self.event(to, LinkEvent::Hello(connection, hello)),
-                Said::Ready(connection, digest) => self.event(to, LinkEvent::Ready(connection, digest)),
+                Said::Ready(connection, ready) => self.event(to, LinkEvent::Ready(connection, ready)),
                 Said::Closed(connection, refusal) => self.event(to, LinkEvent::Closed(connection, refusal)),
                 Said::Rebuilt(connection) => self.event(to, LinkEvent::PeerRebuilt(connection)),
             }
@@ -240,6 +256,26 @@ pub(crate) fn a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_c
         assert_eq!(nodes.served(1), None);
         nodes.event(1, LinkEvent::CaughtUp(node(peer)));
     }
+    assert_eq!(nodes.served(1), Some(true));
+}
+
+#[test]
+pub(crate) fn a_starting_node_serves_when_it_has_heard_of_what_its_peers_have_retired() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    nodes.stop(1);
+    nodes.outputs[1].clear();
+    nodes.hear_of_layouts(0, (2, 3));
+    nodes.hear_of_layouts(2, (2, 2));
+    nodes.start(1);
+    nodes.pass(GRACE_MS + 1000);
+    assert_eq!(nodes.served(1), None, "both peers are ready, and their reads find nothing by layout 1");
+    for layouts in [(1, 2), (1, 3), (2, 2)] {
+        nodes.hear_of_layouts(1, layouts);
+        assert_eq!(nodes.served(1), None, "{layouts:?}");
+    }
+    nodes.hear_of_layouts(1, (2, 3));
     assert_eq!(nodes.served(1), Some(true));
 }
 

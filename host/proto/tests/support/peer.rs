@@ -10,10 +10,11 @@ use rejoin_proto::exchange::{
 };
 use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
-    PeerBody, PeerEnvelope, PeerHello, Replicate, ViewAsk,
+    PeerBody, PeerEnvelope, PeerHello, PeerReady, Replicate, ViewAsk,
 };
 use rejoin_proto::{
-    ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ProfileId, ReapEpoch, RingMessage,
+    ActorId, ClusterId, Content, Dot, ErrorCode, LayoutRange, LayoutRef, NodeId, PartitionId, ProfileId, ReapEpoch,
+    RingMessage,
 };
 
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
@@ -63,7 +64,9 @@ pub(crate) fn samples() -> Vec<Sample> {
         partition_bits: 8,
         actors: vec![actor(), ActorNext { partition: PartitionId(255), ..actor() }],
     };
-    let mut all = vec![sample("peer-hello", &hello)];
+    let ready =
+        PeerReady { catalog: 0xca7a, layouts: LayoutRange { oldest: LayoutRef::default(), newest: layout_ref() } };
+    let mut all = vec![sample("peer-hello", &hello), sample("peer-ready", &ready)];
     let envelope =
         |tag: &str, body| sample(&format!("peer-{tag}"), &PeerEnvelope { layout: layout_ref(), trace: 42, body });
     all.extend(bodies().into_iter().map(|(tag, body)| envelope(tag, body)));

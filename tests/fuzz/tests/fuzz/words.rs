@@ -8,7 +8,7 @@ use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::hash::partition_of;
-use rejoin_proto::peer::{PeerEnvelope, PeerHello};
+use rejoin_proto::peer::{PeerEnvelope, PeerHello, PeerReady};
 use rejoin_proto::{ActorId, Content, Dot, Hlc, Layout, NodeId, Object, ObjectId};
 use rejoin_test_fuzz::corpus;
 
@@ -63,6 +63,7 @@ fn messages_property(bytes: &[u8]) {
     word::<Request>(bytes);
     word::<ReplyEnvelope>(bytes);
     word::<PeerHello>(bytes);
+    word::<PeerReady>(bytes);
     word::<PeerEnvelope>(bytes);
     word::<Record>(bytes);
     word::<Catalog>(bytes);

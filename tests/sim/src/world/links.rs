@@ -9,7 +9,7 @@ use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route};
 use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
-use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
+use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope, PeerReady};
 
 use super::node::Open;
 use super::{Occurrence, Parcel, World};
@@ -82,7 +82,7 @@ impl World {
         let current = running.links.is_known(self.keys.node(from), number);
         match parcel {
             Parcel::Hello(hello) if open => self.link_event(to, LinkEvent::Hello(number, *hello)),
-            Parcel::Ready(digest) if open => self.link_event(to, LinkEvent::Ready(number, digest)),
+            Parcel::Ready(ready) if open => self.link_event(to, LinkEvent::Ready(number, ready)),
             Parcel::Rebuilt if open => self.link_event(to, LinkEvent::PeerRebuilt(number)),
             Parcel::Clock(wall_ms) if open => self.link_event(to, LinkEvent::Clock(number, wall_ms)),
             Parcel::Leaving if open => self.peer_leaves(to, from, connection),
@@ -210,9 +210,10 @@ impl World {
             }
             LinkOutput::SendReady(connection) => {
                 let Some(running) = &self.nodes[usize::from(at)].running else { return };
-                let (digest, connection) = (running.control.control.digest(), connection as u32);
+                let (catalog, connection) = (running.control.control.digest(), connection as u32);
+                let ready = PeerReady { catalog, layouts: running.view.layouts().range() };
                 if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
-                    self.post_parcel(at, peer, connection, Parcel::Ready(digest), true);
+                    self.post_parcel(at, peer, connection, Parcel::Ready(ready), true);
                 }
             }
             LinkOutput::Rebuilt => {

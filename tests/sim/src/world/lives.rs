@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand_core::Rng as _;
 
 use rejoin_core::exchange::ExchangeConfig;
+use rejoin_core::layouts::LiveLayouts;
 use rejoin_core::members::{self, MemberEvent, Members};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, LinkEvent, Links};
@@ -94,6 +95,7 @@ impl World {
             node: node.id,
             peers: others.map(|of| (of.id, of.name.clone())).collect(),
             params,
+            layouts: LiveLayouts::new(view.live.clone(), view.reads).range(),
             shards: options.shards,
             grace_us: options.start_grace_us,
             // A node that is alone serves early: starts that have met nobody are to be tested.

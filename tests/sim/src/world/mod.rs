@@ -39,7 +39,7 @@ use rejoin_core::view::ClusterView;
 use rejoin_proto::Ring;
 use rejoin_proto::client::Reply;
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::peer::{PeerEnvelope, PeerHello};
+use rejoin_proto::peer::{PeerEnvelope, PeerHello, PeerReady};
 
 use crate::atlas::Atlas;
 use crate::history::{CallId, NodeIndex};
@@ -109,8 +109,8 @@ enum Occurrence {
 enum Parcel {
     Message(Box<PeerEnvelope>),
     Hello(Box<PeerHello>),
-    /// *Ready*, behind all objections to the receiver's actors, with the digest of the sender's catalog.
-    Ready(u64),
+    /// *Ready*, behind all objections to the receiver's actors.
+    Ready(PeerReady),
     /// The sender is rebuilt, after its disk was replaced.
     Rebuilt,
     /// The sender's wall clock.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use rejoin_core::node::links::LinkEvent;
 use rejoin_core::ring::{Awaited, CopiesChange, RingCommand, RingControl, RingEffect, RingEvent, RingView, Staging};
 use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
@@ -119,7 +120,9 @@ impl World {
             node.earlier_layout = Some(before.layout().clone());
         }
         self.recorder.buckets_seen(at, running.control.control.records());
+        let layouts = view.layouts().range();
         self.tell_all(at, &Event::View(view));
+        self.link_event(at, LinkEvent::Layouts(layouts));
     }
 
     /// The layouts by which a node may just now have found out who the owners of a key are.

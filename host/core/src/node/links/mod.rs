@@ -10,8 +10,9 @@
 //! 1. Hellos. What must be equal across a cluster is compared, and a difference is refused and named on both sides.
 //! 2. Objections. Every shard checks the actors that the peer has announced, and objects to those whose later writes it
 //!    has seen.
-//! 3. *Ready*, sent behind the objections and the catalog's summary.
-//! 4. The catalog. The receiver of a *ready* waits until its catalog has all records of the peer's.
+//! 3. *Ready*, sent behind the objections, the catalog's summary and the ring's digest.
+//! 4. Catalog and ring. The receiver of a *ready* waits until its catalog has all records of the peer's, and until it
+//!    has heard of the peer's layouts and of those that are retired.
 //!
 //! The peers are the members of the live layouts and the nodes that have announced themselves. A node that is unknown
 //! here and fits the cluster becomes one by its hello. Only members are waited for.
@@ -20,6 +21,8 @@
 //! that it has kept end first, because a peer that was not met might have objected. A node that has met fewer than half
 //! of the cluster waits longer: its peers may be up and only slow to connect, and its catalog would be an old one.
 
+mod events;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -27,8 +30,8 @@ use alloc::vec::Vec;
 
 use rand_core::Rng;
 
-use rejoin_proto::peer::{ActorNext, ClusterParams, DiskId, PeerHello};
-use rejoin_proto::{LayoutRef, Name, NodeId};
+use rejoin_proto::peer::{ActorNext, DiskId, PeerHello, PeerReady};
+use rejoin_proto::{LayoutRange, LayoutRef, Name, NodeId};
 
 use super::actors::by_shard;
 use super::clocks::{self, Clocks};
@@ -36,184 +39,7 @@ use super::identity::Disks;
 use crate::Prng;
 use crate::shard::event::Now;
 
-/// The configuration of a node's links.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This node.
-    pub node: NodeId,
-    /// The other members of the live layouts. [`LinkEvent::Peers`] changes them.
-    pub peers: Vec<(NodeId, Name)>,
-    /// What must be equal on all nodes.
-    pub params: ClusterParams,
-    /// The number of shards of this node.
-    pub shards: u16,
-    /// How long a starting node waits for peers that it has not reached, in microseconds.
-    pub grace_us: u64,
-    /// How long it waits while it has met fewer than half of the nodes, itself included, in microseconds.
-    pub minority_us: u64,
-    /// How long it waits for peers that it has reached and that have not come through, in microseconds.
-    pub longest_start_us: u64,
-    /// Pauses between two attempts to dial a peer, and limits.
-    pub timing: Timing,
-}
-
-/// Pauses and limits of the links, in microseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timing {
-    /// The pause after the first failed attempt to dial; each further one is twice as long.
-    pub first_pause_us: u64,
-    /// The longest pause.
-    pub longest_pause_us: u64,
-    /// The longest pause for a peer that is no member. It may be gone for good; if it is not, it dials too.
-    pub others_pause_us: u64,
-    /// How long a peer may take for its hello.
-    pub hello_us: u64,
-    /// How long a connection stays open that another one to the same process has replaced. Answers may be under way on
-    /// it.
-    pub retire_us: u64,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            first_pause_us: 50_000,
-            longest_pause_us: 2_000_000,
-            others_pause_us: 30_000_000,
-            hello_us: 5_000_000,
-            retire_us: 5_000_000,
-        }
-    }
-}
-
-/// What a peer is in the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
-    /// A member of a live layout.
-    Member,
-    /// In no live layout: it was not assigned yet, or was removed.
-    Other,
-    /// In no live layout, and an operator has declared it dead for the layouts up to this one. With the data of that
-    /// time it is refused.
-    Dead(LayoutRef),
-}
-
-/// Something that has happened, for the links to handle. Connections are named by numbers.
-#[derive(Clone, Debug)]
-pub enum LinkEvent {
-    /// A connection is made, its other end has shown the certificate of that peer, and this node's hello is sent on it.
-    Connected {
-        /// The node at the other end.
-        peer: NodeId,
-        /// Its name.
-        name: Name,
-        /// The number of the connection; each is larger than all before it.
-        connection: u64,
-        /// Whether this node dialled it.
-        dialled: bool,
-    },
-    /// The ring has changed: the other nodes that it names, with what they are.
-    Peers {
-        /// The newest live layout of which this node is a member. One that is none dials all others, which may not know
-        /// of it.
-        member_of: Option<LayoutRef>,
-        /// The others.
-        peers: Vec<(NodeId, Name, Standing)>,
-    },
-    /// An attempt to dial has failed.
-    DialFailed(NodeId),
-    /// The other side's hello.
-    Hello(u64, PeerHello),
-    /// One more shard has checked the peer's actors, and its objections are sent.
-    ActorsChecked(u64),
-    /// The catalog has been told of the peer, and its summary is sent if one is needed.
-    CatalogSent(u64),
-    /// The peer is ready, with the digest of its catalog.
-    Ready(u64, u64),
-    /// This node's catalog has all records that the peer had when it became ready.
-    CaughtUp(NodeId),
-    /// A shard of this node is rebuilt after its data directory was replaced. Told once by each start.
-    ShardRebuilt(u16),
-    /// The peer says that it is rebuilt.
-    PeerRebuilt(u64),
-    /// A peer's wall clock, in milliseconds since 1970.
-    Clock(u64, u64),
-    /// A connection has ended, with the reason if the other side has refused this node.
-    Closed(u64, Option<String>),
-    /// Dial all peers that are not connected at once.
-    Redial,
-    /// Time has passed; due at [`Links::next_wake_us`].
-    Tick,
-}
-
-/// Something that the links ask for, in this order.
-#[derive(Clone, PartialEq, Debug)]
-pub enum LinkOutput {
-    /// Dial a peer; [`LinkEvent::Connected`] or [`LinkEvent::DialFailed`] answers.
-    Dial(NodeId),
-    /// Close a connection. No [`LinkEvent::Closed`] is owed for it.
-    Close(u64, CloseReason),
-    /// Save [`Links::disks`] durably before anything that follows.
-    SaveDisks,
-    /// This node's data directory was replaced, says that peer: every shard counts its copies as lost.
-    Replaced(Name),
-    /// All shards of this node are rebuilt since.
-    Rebuilt,
-    /// Tell the peer that this node is rebuilt, behind everything that was sent on the connection so far.
-    SendRebuilt(u64),
-    /// Tell shards and catalog that a peer is up: each shard its part of the actors, the catalog the digest.
-    PeerUp {
-        /// The peer.
-        peer: NodeId,
-        /// The connection to it.
-        connection: u64,
-        /// Its actors, by shard.
-        actors: Vec<Vec<ActorNext>>,
-        /// The digest of its catalog.
-        catalog: u64,
-    },
-    /// Tell shards and catalog that a peer is gone.
-    PeerDown(NodeId),
-    /// Send *ready* with the digest of this node's catalog, behind everything that was sent on the connection so far.
-    SendReady(u64),
-    /// Send this node's wall clock over the connection.
-    SendClock(u64),
-    /// The wall clocks that are wrong have changed: a line for each, this node's or a peer's; none if all are good.
-    Clocks(Vec<String>),
-    /// This node's wall clock is so many milliseconds behind those of most nodes, by more than the allowed skew; 0 if
-    /// it is good. Every shard adds that to its wall clock.
-    CorrectClock(i64),
-    /// Have the catalog compared with one of that digest; [`LinkEvent::CaughtUp`] answers.
-    CompareCatalog(NodeId, u64),
-    /// A peer and this node refuse each other, with the reason.
-    Refused(NodeId, String),
-    /// The peer fits again.
-    Reconciled(NodeId),
-    /// Take requests from now on. Unless all peers were met, every shard first ends the tenures of its actors.
-    Serve {
-        /// Whether every peer has come through.
-        met_all: bool,
-    },
-}
-
-/// Why a connection is closed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum CloseReason {
-    /// The two nodes do not fit one cluster.
-    Refused(String),
-    /// A newer connection to the peer has taken its place.
-    Replaced,
-    /// No hello came in time.
-    NoHello,
-}
-
-/// Why a node takes no requests.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NotServing {
-    /// The reason, for people.
-    pub why: String,
-    /// Whether an operator has to change something first. A start ends by itself.
-    pub lasting: bool,
-}
+pub use events::{CloseReason, Config, LinkEvent, LinkOutput, NotServing, Standing, Timing};
 
 /// A connection that waits for the peer's hello.
 #[derive(Debug)]
@@ -240,7 +66,9 @@ struct ActiveConnection {
     /// How many shards have not checked the peer's actors yet.
     unchecked_shards: u16,
     catalog_sent: bool,
-    ready: bool,
+    /// What the peer had when it became ready.
+    ready: Option<PeerReady>,
+    /// This node's catalog has all of the peer's records.
     caught_up: bool,
 }
 
@@ -266,9 +94,14 @@ impl Link {
         self.standing == Standing::Member
     }
 
-    fn is_settled(&self) -> bool {
+    /// Whether the peer has come through all four steps, for a node that has these live layouts.
+    fn is_settled(&self, layouts: LayoutRange) -> bool {
+        let Some(active) = &self.active else { return false };
         // Rule: catalogs are equal at the start.
-        self.active.as_ref().is_some_and(|active| active.ready && active.caught_up)
+        let has_records = active.ready.is_some() && active.caught_up;
+        // Rule: starts wait for the layouts of the others. A read by a layout that they have retired finds nothing of
+        // what was written since.
+        has_records && active.ready.is_some_and(|ready| layouts.covers(ready.layouts))
     }
 }
 
@@ -371,7 +204,7 @@ impl Links {
         if let Some(why) = self.contradiction() {
             return Some(NotServing { why, lasting: true });
         }
-        let unsettled = self.members().filter(|link| !link.is_settled());
+        let unsettled = self.members().filter(|link| !link.is_settled(self.config.layouts));
         let waiting: Vec<&str> = unsettled.map(|link| link.name.as_str()).collect();
         Some(NotServing { why: format!("it is starting, and waits for {}", waiting.join(", ")), lasting: false })
     }
@@ -421,6 +254,7 @@ impl Links {
                 self.connected(now, (peer, name), connection, dialled);
             }
             LinkEvent::Peers { member_of, peers } => self.set_peers(now, member_of, peers, outputs),
+            LinkEvent::Layouts(layouts) => self.config.layouts = layouts,
             LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
             LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
             LinkEvent::ActorsChecked(connection) => {
@@ -429,15 +263,18 @@ impl Links {
                 });
             }
             LinkEvent::CatalogSent(connection) => self.step(connection, outputs, |active| active.catalog_sent = true),
-            LinkEvent::Ready(connection, digest) => {
+            LinkEvent::Ready(connection, ready) => {
                 if let Some((peer, active)) = self.active_mut(connection) {
-                    active.ready = true;
-                    outputs.push(LinkOutput::CompareCatalog(peer, digest));
+                    active.ready = Some(ready);
+                    outputs.push(LinkOutput::CompareCatalog(peer, ready.catalog));
                 }
             }
             LinkEvent::CaughtUp(peer) => {
-                if let Some(active) =
-                    self.links.get_mut(&peer).and_then(|link| link.active.as_mut()).filter(|active| active.ready)
+                if let Some(active) = self
+                    .links
+                    .get_mut(&peer)
+                    .and_then(|link| link.active.as_mut())
+                    .filter(|active| active.ready.is_some())
                 {
                     active.caught_up = true;
                 }
@@ -571,7 +408,7 @@ impl Links {
                     || link.is_member() && self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk)),
             unchecked_shards: self.config.shards,
             catalog_sent: false,
-            ready: false,
+            ready: None,
             caught_up: false,
         });
         let is_member = link.is_member();
@@ -778,12 +615,13 @@ impl Links {
         if self.serving || self.contradiction().is_some() {
             return;
         }
-        let (met, all) = (self.members().filter(|link| link.is_settled()).count(), self.members().count());
+        let is_settled = |link: &Link| link.is_settled(self.config.layouts);
+        let (met, all) = (self.members().filter(|link| is_settled(link)).count(), self.members().count());
         let met_all = met == all;
         // A change of the catalog made while this node was down is known to one of the met half, or else its operator
         // was told which nodes lack it. Of two nodes one is half, so it does not wait long for the other.
         let is_minority = 2 * (met + 1) < all + 1;
-        let is_reached = |link: &Link| link.active.is_some() && !link.is_settled();
+        let is_reached = |link: &Link| link.active.is_some() && !is_settled(link);
         // A peer that is reached gets more time: its shards may be busy.
         let waits = now.mono_us < self.grace_at_us
             || now.mono_us < self.minority_at_us && is_minority
