@@ -215,6 +215,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::CatalogsAreEqualAtTheStart => {
             links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog
         }
+        Rule::StartsWaitForTheLayoutsOfTheOthers => {
+            links::a_starting_node_serves_when_it_has_heard_of_what_its_peers_have_retired
+        }
         Rule::WhoJoinsAsksMoreThanOne => {
             joins::a_node_that_was_declared_dead_joins_as_no_member_through_one_that_has_not_heard_of_it
         }
@@ -266,6 +269,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::BytesAreBounded => bounds::requests_under_way_hold_no_more_bytes_than_they_may,
         Rule::ReadsRepair => reads::a_late_copy_is_repaired_too,
         Rule::LeavesAreWrittenWithTheirObjects => trees::leaves_are_what_the_objects_come_to_and_survive_a_kill,
+        Rule::PartialLeavesAreRecountedAgain => trees::a_copy_that_can_be_read_again_counts_again_without_a_read,
         Rule::WhatCannotBeReadHasALeaf => trees::a_copy_that_cannot_be_read_while_leaves_are_counted_anew_has_one,
         Rule::DoubtfulTreesAreRecounted => trees::after_a_loss_all_leaves_are_counted_anew,
         Rule::VoidTreesStayVoid => trees::a_start_that_is_not_told_of_a_loss_again_believes_no_leaf_from_before_it,

@@ -25,11 +25,17 @@ const MAX_ROWS: usize = 4096;
 const MAX_NOTED: usize = 4096;
 /// The pause after a recount that could not be ended, in microseconds.
 const PAUSE_US: u64 = 200_000;
+/// The pause before leaves in whose range some rows could not be read are recounted again, in microseconds. Such rows may
+/// be readable by then, and no write says so.
+const PARTIAL_PAUSE_US: u64 = 10_000_000;
 
 /// The recounts of one shard's trees.
 #[derive(Debug, Default)]
 pub(super) struct Recounts {
     wanted: BTreeSet<Place>,
+    /// Partial leaves, which are recounted again when `partial_at_us` has come.
+    partial: BTreeSet<Place>,
+    partial_at_us: u64,
     running: Option<Running>,
     /// Where the search for objects that no leaf counts goes on.
     search_from: Bytes,
@@ -92,9 +98,14 @@ impl Recounts {
         let large = leaf.sum.count > MAX_LEAF_OBJECTS || leaf.sum.bytes > MAX_LEAF_BYTES && leaf.sum.count > 1;
         let divides = large && leaf.standing == Standing::Known && leaf.depth < MAX_DEPTH;
         // Rule: leaves are of one partition.
-        match divides || leaf.standing == Standing::Unknown || leaf.depth < bits {
-            true => drop(self.wanted.insert(place)),
-            false => drop(self.wanted.remove(&place)),
+        let is_wanted = divides || leaf.standing == Standing::Unknown || leaf.depth < bits;
+        // Rule: partial leaves are recounted again.
+        let is_partial = leaf.standing == Standing::Partial;
+        for (places, has) in [(&mut self.wanted, is_wanted), (&mut self.partial, is_partial && !is_wanted)] {
+            match has {
+                true => drop(places.insert(place)),
+                false => drop(places.remove(&place)),
+            }
         }
         if self.reads(place) && self.recount().is_some_and(|recount| recount.range.depth != leaf.depth) {
             self.restart(place);
@@ -104,6 +115,7 @@ impl Recounts {
     /// A leaf is gone.
     pub(super) fn forget(&mut self, place: Place) {
         self.wanted.remove(&place);
+        self.partial.remove(&place);
         self.restart(place);
     }
 
@@ -127,8 +139,13 @@ impl Recounts {
 impl Trees {
     /// When a scan is to be asked for, in microseconds.
     pub(crate) fn next_scan_us(&self) -> u64 {
-        let is_due = self.recounts.running.is_none() && (!self.recounts.wanted.is_empty() || !self.is_discovered());
-        if is_due { self.recounts.not_before_us } else { u64::MAX }
+        let Recounts { wanted, partial, partial_at_us, running, not_before_us, .. } = &self.recounts;
+        let has_work = !wanted.is_empty() || !self.is_discovered();
+        match (running.is_some(), has_work, partial.is_empty()) {
+            (true, ..) | (false, false, true) => u64::MAX,
+            (false, true, _) => *not_before_us,
+            (false, false, false) => *partial_at_us.max(not_before_us),
+        }
     }
 
     /// The next scan, if one is due.
@@ -140,6 +157,9 @@ impl Trees {
             let job = ScanJob { from: self.recounts.search_from.clone(), to: None, max_rows: 1, max_bytes: 1 };
             (Task::Search, job)
         } else {
+            if self.recounts.wanted.is_empty() {
+                self.recounts.wanted = core::mem::take(&mut self.recounts.partial);
+            }
             let &place = self.recounts.wanted.first()?;
             let Some(leaf) = self.leaves.get(&place) else {
                 self.recounts.wanted.remove(&place);
@@ -190,6 +210,9 @@ impl Trees {
                         Scanned::Next(job)
                     }
                     next => {
+                        if recount.partial {
+                            self.recounts.partial_at_us = now_us + PARTIAL_PAUSE_US;
+                        }
                         let leaves = recount.leaves(next.is_some(), self.bits);
                         Scanned::Ended(Recounted { leaves, range: recount.range })
                     }

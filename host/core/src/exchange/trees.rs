@@ -14,7 +14,7 @@
 //!
 //! A leaf is *unknown* when its sum cannot be told from what was stored before: a copy in its range cannot be read, or
 //! rows were lost. Its row says so until a recount has read the range. A leaf that was recounted while some rows could
-//! not be read is *partial*: it is recounted before any of those can count again.
+//! not be read is *partial*: it is recounted before any of those can count again, and from time to time.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

@@ -185,6 +185,27 @@ pub(crate) fn a_copy_that_cannot_be_read_while_leaves_are_counted_anew_has_one()
 }
 
 #[test]
+pub(crate) fn a_copy_that_can_be_read_again_counts_again_without_a_read() {
+    let mut cluster = one();
+    fill(&mut cluster, 1);
+    let counted = |cluster: &Cluster| cluster.nodes[0].shard.usage().values().map(|sum| sum.count).sum::<u64>();
+    let key = object_id("k0").store_key();
+    cluster.nodes[0].store.damaged.insert(key.clone());
+    let store = cluster.nodes[0].store.clone();
+    restart_with_holes(&mut cluster, true, store);
+    settle(&mut cluster);
+    assert_eq!(counted(&cluster), 0);
+    cluster.nodes[0].store.damaged.remove(&key);
+    cluster.scanning = false;
+    cluster.pass(5_000);
+    assert_eq!(cluster.scans.len(), 0, "it is tried from time to time only");
+    cluster.scanning = true;
+    cluster.pass(10_000);
+    settle(&mut cluster);
+    assert_eq!((counted(&cluster), problems(&cluster, 0)), (1, vec![]));
+}
+
+#[test]
 fn a_copy_that_can_be_read_again_counts_again() {
     let mut cluster = Cluster::new(1, BucketProps { n: 1, w: Quorum::Count(1), ..BucketProps::default() });
     cluster.pass(1);
