@@ -91,6 +91,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::SlowGetsAreForwardedAgain => {
             forwards::a_read_that_was_forwarded_to_a_slow_owner_is_forwarded_to_the_next_one_too
         }
+        Rule::RefusalsGoToTheNextOwner => forwards::what_an_owner_refuses_that_is_starting_goes_to_the_next_one,
         Rule::MissingZonesComeFirst => {
             zones::an_owner_that_refuses_or_is_late_is_replaced_by_a_node_of_the_zone_that_is_missing
         }

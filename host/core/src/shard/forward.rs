@@ -1,7 +1,8 @@
 //! A request for a key that this node does not own: it is passed on to an owner.
 //!
-//! A write goes to one owner only, unless it was not sent: that owner may have minted a dot for it. A read goes to the
-//! next owner too when the one that was asked is late or cannot answer any more, and the first answer counts.
+//! A write goes to one owner only, unless it was not sent or that owner has refused it: otherwise it may have minted a
+//! dot for it. A read goes to the next owner too when the one that was asked is late or cannot answer any more, and the
+//! first answer counts.
 
 use alloc::boxed::Box;
 
@@ -163,7 +164,9 @@ impl Shard {
         if !forward.tally.is_waiting_for(from) {
             return Step::Keep(op);
         }
-        if matches!(&reply, Reply::Error(error) if error.code == ErrorCode::StaleLayout) {
+        // Rule: refusals go to the next owner. Who is no owner, starts or stops has done nothing.
+        let is_refusal = |code| matches!(code, ErrorCode::StaleLayout | ErrorCode::NotServing | ErrorCode::Stopping);
+        if matches!(&reply, Reply::Error(error) if is_refusal(error.code)) {
             return self.forward_refused(turn, op, from, reply);
         }
         forward.tally.good(from);
@@ -178,12 +181,16 @@ impl Shard {
         self.finish(turn, &op, reply)
     }
 
-    /// One that was taken for an owner is none, and has done nothing. The next one is asked, or the owners in a newer
-    /// layout.
+    /// One that was taken for an owner is none, or does not serve, and has done nothing. The next one is asked, or the
+    /// owners in a newer layout.
     fn forward_refused(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, from: NodeId, refusal: Reply) -> Step {
         let Work::Forward(forward) = &mut op.work else { return Step::Keep(op) };
         let request = forward.request();
-        forward.tally.bad(from, "its layout does not name it as an owner");
+        let why = match &refusal {
+            Reply::Error(error) if error.code != ErrorCode::StaleLayout => "it does not serve",
+            _ => "its layout does not name it as an owner",
+        };
+        forward.tally.bad(from, why);
         let is_complete = forward.tally.is_complete();
         let Some(request) = request else { return self.finish(turn, &op, refusal) };
         if self.is_overtaken(&op) {

@@ -601,12 +601,14 @@ impl Shard {
         // Rule: writes wait for serving.
         if !self.serving || many || !self.has_room_for(turn, bytes) {
             self.counters.overloaded += 1;
-            let why = match (self.serving, many) {
-                (false, _) => "the node is starting",
-                (true, true) => "too many requests are under way",
-                (true, false) => "the requests under way hold too many bytes; nothing was done",
+            let (code, why) = match (self.serving, many) {
+                (false, _) => (ErrorCode::NotServing, "the node is starting; nothing was done"),
+                (true, true) => (ErrorCode::Overloaded, "too many requests are under way; nothing was done"),
+                (true, false) => {
+                    (ErrorCode::Overloaded, "the requests under way hold too many bytes; nothing was done")
+                }
             };
-            let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(BUSY_RETRY_MS);
+            let error = ErrorReply::new(code, why).retry_after(BUSY_RETRY_MS);
             return self.reply_to(turn, origin, trace, refused(error));
         }
         let (bucket, key) = request.bucket_and_key();

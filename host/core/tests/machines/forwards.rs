@@ -2,7 +2,8 @@
 
 use rejoin_core::members::Liveness;
 use rejoin_core::shard::event::Event;
-use rejoin_proto::client::PutOutcome;
+use rejoin_proto::catalog::Quorum;
+use rejoin_proto::client::{Get, Put, PutOutcome};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, NodeId};
 
@@ -87,6 +88,30 @@ fn a_write_is_forwarded_to_one_owner_however_slow_it_is() {
     }
     cluster.cut(nodes[0]);
     assert_eq!((forwarded(&cluster), cluster.error(number).code), (vec![], ErrorCode::Unknown));
+}
+
+/// An owner that has refused has done nothing.
+#[test]
+pub(crate) fn what_an_owner_refuses_that_is_starting_goes_to_the_next_one() {
+    let (mut cluster, nodes) = written();
+    for at in &nodes[..2] {
+        let store = cluster.nodes[*at].store.clone();
+        cluster.start_without_serving(*at, store);
+    }
+    let get = |key| Get { r: Some(Quorum::Count(1)), ..get(key) };
+    let (reads, writes) = (
+        cluster.ask_get(nodes[4], get("k")),
+        cluster.ask_put(nodes[4], Put { w: Some(Quorum::Count(1)), ..put("k", "b", 2) }),
+    );
+    assert_eq!(forwarded(&cluster), [node(nodes[0]); 2]);
+    cluster.deliver();
+    assert_eq!(cluster.get_reply(reads).value.as_deref(), Some(&b"a"[..]));
+    assert_eq!(cluster.put_reply(writes).outcome, PutOutcome::Stored);
+    let store = cluster.nodes[nodes[2]].store.clone();
+    cluster.start_without_serving(nodes[2], store);
+    let number = cluster.ask_put(nodes[4], put("k", "c", 3));
+    cluster.deliver();
+    assert_eq!(cluster.error(number).code, ErrorCode::NotServing, "all have refused it");
 }
 
 #[test]

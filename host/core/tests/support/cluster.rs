@@ -337,6 +337,18 @@ impl Cluster {
         self.event(at, Event::Serving { met_all: false });
     }
 
+    /// Ends a node's process and opens it again on `store`. All are connected, and it does not serve yet.
+    pub(crate) fn start_without_serving(&mut self, at: usize, store: Memory) {
+        self.cut(at);
+        self.seed += 1;
+        self.nodes[at] = Node::open(self.nodes[at].config.clone(), &self.view, store, self.seed);
+        for other in (0..self.nodes.len()).filter(|&other| other != at) {
+            self.meet(at, other);
+            self.meet(other, at);
+        }
+        self.deliver();
+    }
+
     /// Opens a node again on an old disk, and asks it to write before any peer has spoken; then they connect, object,
     /// and it serves.
     pub(crate) fn restart_asked(&mut self, at: usize, store: Memory, put: Put) -> u64 {
