@@ -236,17 +236,22 @@ pub fn visible(object: &Object, now_ms: u64) -> Vec<Entry> {
     object.entries.iter().filter(|entry| entry.is_visible(now_ms)).cloned().collect()
 }
 
-/// The values of these entries as a reader and a plugin are given them: each once, byte-equal ones as the first.
+/// The values of these entries as a reader and a plugin are given them: each once. Of byte-equal ones the latest stamp and
+/// the largest writer count, as if they were folded: otherwise a merge by stamps would depend on what was folded before.
 #[must_use]
 pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
     let mut siblings: Vec<Sibling> = Vec::with_capacity(entries.len());
     for entry in entries {
         let Content::Value(value) = &entry.content else { continue };
-        if siblings.iter().any(|earlier| earlier.value == value) {
-            continue;
-        }
         let writer = entry.dots.highest().max().map_or(0, |dot| dot.actor.0);
-        siblings.push(Sibling { value: value.clone(), stamp_ms: entry.stamp.ms(), writer });
+        let stamp_ms = entry.stamp.ms();
+        match siblings.iter_mut().find(|earlier| earlier.value == value) {
+            Some(earlier) => {
+                earlier.stamp_ms = earlier.stamp_ms.max(stamp_ms);
+                earlier.writer = earlier.writer.max(writer);
+            }
+            None => siblings.push(Sibling { value: value.clone(), stamp_ms, writer }),
+        }
     }
     siblings
 }

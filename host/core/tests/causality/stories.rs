@@ -163,6 +163,24 @@ fn a_fold_has_the_latest_stamp_and_expiry_and_never_is_the_latest() {
     }
 }
 
+/// A merge by stamps must not depend on which of its inputs were folded before.
+#[test]
+fn byte_equal_values_are_given_to_a_plugin_with_the_latest_stamp_as_if_they_were_folded() {
+    let shown = |object: &Object| {
+        let siblings = causal::siblings(&causal::visible(object, 0));
+        let mut all: Vec<_> = siblings.into_iter().map(|s| (s.value, s.stamp_ms, s.writer)).collect();
+        all.sort();
+        all
+    };
+    let equal = sync(&blind(1, 1, "a"), &blind(2, 5, "a"));
+    let mut folded = equal.clone();
+    assert!(causal::fold(&mut folded, &causal::visible(&equal, 0), "a".into(), Some(by())));
+    let other = blind(3, 3, "b");
+    let unfolded = shown(&sync(&equal, &other));
+    assert_eq!(unfolded, [("a".into(), 5, 2), ("b".into(), 3, 3)]);
+    assert_eq!(unfolded, shown(&sync(&folded, &other)));
+}
+
 /// Scenario 11, at the algebra alone: no limit forces a fold here.
 #[test]
 fn two_thousand_stale_puts_by_one_actor_fold_into_one_span() {
