@@ -48,18 +48,30 @@ pub enum CaseError {
     MergeFailed(Case),
 }
 
+/// Most cases have at most so many siblings: laws ask for a merge of each part of a case.
+const FEW_SIBLINGS: usize = 5;
 /// How many different seeds a case draws from. Small, so that values repeat.
 const SEEDS: u64 = 24;
-/// The stamp that siblings share.
-const NOON_MS: u64 = 1_700_000_000_000;
+/// The stamp that siblings share. It is in the evening, so that the next ones are on another day.
+const SHARED_MS: u64 = 1_700_000_000_000;
+const SIX_HOURS_MS: u64 = 6 * 3_600_000;
 
 impl Case {
-    /// Draws a case. `size` bounds the sampler's hint; without `collide`, no two siblings have anything in common but
-    /// by chance.
+    /// Draws a case of at most five siblings. `size` bounds the sampler's hint; without `collide`, no two siblings have
+    /// anything in common but by chance.
     #[must_use]
     pub fn draw(rng: &mut Rng, size: u32, collide: bool) -> Self {
+        Self::draw_up_to(rng, size, collide, FEW_SIBLINGS)
+    }
+
+    /// As [`Case::draw`], and one case in sixteen has more siblings, up to `siblings`.
+    #[must_use]
+    pub fn draw_up_to(rng: &mut Rng, size: u32, collide: bool, siblings: usize) -> Self {
         let base = if rng.one_in(4) { rng.next_u64() >> 1 } else { 0 };
-        let count = 2 + rng.below(3) + u64::from(rng.one_in(8));
+        let mut count = 2 + rng.below(3) + u64::from(rng.one_in(8));
+        if siblings > FEW_SIBLINGS && rng.one_in(16) {
+            count = 1 + FEW_SIBLINGS as u64 + rng.below((siblings - FEW_SIBLINGS) as u64);
+        }
         let mut inputs: Vec<Input> = Vec::new();
         for _ in 0..count {
             let fresh = if collide { colliding(rng, base, size) } else { scattered(rng, size) };
@@ -86,7 +98,13 @@ fn draw_key(rng: &mut Rng) -> Vec<u8> {
 
 fn colliding(rng: &mut Rng, base: u64, size: u32) -> Input {
     let seeds = draw_seeds(rng, |rng| base + rng.below(SEEDS));
-    let stamp_ms = if rng.one_in(2) { NOON_MS } else { NOON_MS + rng.below(3) };
+    let stamp_ms = SHARED_MS
+        + match rng.below(8) {
+            0..4 => 0,
+            4..7 => rng.below(3),
+            // Of several days.
+            _ => rng.below(4) * SIX_HOURS_MS,
+        };
     Input { seeds, size: draw_size(rng, size), damage: None, stamp_ms, writer: 1 + rng.below(3) }
 }
 
@@ -96,7 +114,7 @@ fn scattered(rng: &mut Rng, size: u32) -> Input {
         seeds,
         size: draw_size(rng, size),
         damage: None,
-        stamp_ms: NOON_MS + rng.below(1 << 40),
+        stamp_ms: SHARED_MS + rng.below(1 << 40),
         writer: rng.next_u64(),
     }
 }

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use crate::cases::{Case, CaseError};
+use crate::corpus::Corpus;
 use crate::counterexample::Counterexample;
 use crate::fixed;
 use crate::judge::{Trial, Verdict, Violation};
 use crate::largest::{self, BucketLimits};
 use crate::laws::Law;
+use crate::memoised::Memoised;
 use crate::merge::{Merge, Sampler};
 use crate::progress::Progress;
 use crate::rng::Rng;
+use crate::samples::RememberedSamples;
 use crate::shrink::{FailingCase, ShrinkBudget, shrink};
+use crate::small_scope::check_small_scope;
 
 /// How a law is checked, as proptest's `Config`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +26,8 @@ pub struct CheckConfig {
     pub cases: u32,
     /// The largest size hint for the sampler; cases grow up to it.
     pub size: u32,
-    /// Whether values, stamps and writers repeat. Most faults show only then; it can be turned off to show that.
+    /// Whether values, stamps and writers repeat. Most faults show only then; it can be turned off to show that, and
+    /// turns all but random cases off.
     pub collide: bool,
     /// The limits of the bucket for [`Law::Limits`], which is skipped without them.
     pub bucket: Option<BucketLimits>,
@@ -30,6 +35,21 @@ pub struct CheckConfig {
     pub siblings: usize,
     /// The most time to shrink a counterexample. The smallest one found by then is kept.
     pub shrink: Duration,
+    /// Whether every law is also checked on cases that random ones rarely hit. It can be turned off to show that they
+    /// do.
+    pub fixed: bool,
+    /// All triples of so many of the smallest values are checked.
+    pub smallest: usize,
+    /// The most time for that. The report says how far it came.
+    pub exhaust: Duration,
+}
+
+impl CheckConfig {
+    /// Random cases of a few siblings and nothing else, as most property tests have them. For comparison.
+    #[must_use]
+    pub fn only_random() -> Self {
+        Self { siblings: 5, fixed: false, smallest: 0, ..Self::default() }
+    }
 }
 
 impl Default for CheckConfig {
@@ -42,6 +62,9 @@ impl Default for CheckConfig {
             bucket: None,
             siblings: 32,
             shrink: Duration::from_secs(20),
+            fixed: true,
+            smallest: 100,
+            exhaust: Duration::from_secs(5),
         }
     }
 }
@@ -68,7 +91,8 @@ pub struct LawStats {
     pub fixed: u32,
 }
 
-/// Checks every law. [`Law::Limits`] is skipped unless the config has the limits of a bucket.
+/// Checks every law, and all triples of the smallest values. [`Law::Limits`] is skipped unless the config has the
+/// limits of a bucket.
 ///
 /// # Errors
 /// A shrunk [`Counterexample`] to the first law that does not hold.
@@ -77,8 +101,11 @@ pub fn check(
     sampler: &dyn Sampler,
     config: CheckConfig,
 ) -> Result<Vec<LawStats>, Box<Counterexample>> {
+    let (memoised, samples) = (Memoised::new(merge), RememberedSamples::new(sampler));
     let tried = Law::ALL.into_iter().filter(|law| *law != Law::Limits || config.bucket.is_some());
-    tried.map(|law| check_law(law, merge, sampler, config)).collect()
+    let stats = tried.map(|law| check_law(law, &memoised, &samples, config)).collect::<Result<Vec<_>, _>>()?;
+    check_small_scope(merge, &samples, config, &mut |_| {})?;
+    Ok(stats)
 }
 
 /// Checks one law.
@@ -106,8 +133,10 @@ pub fn check_law_with_progress(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<LawStats, Box<Counterexample>> {
     let mut tried = LawStats { law, cases: 0, judged: 0, collisions: 0, bytes: 0, fixed: 0, too_large: 0 };
-    let has_fixed = law != Law::Limits && config.collide;
-    let fixed = if has_fixed { fixed::draw(config.seed, sampler, config.siblings) } else { Vec::new() };
+    let has_fixed = law != Law::Limits && config.collide && config.fixed;
+    // A bucket gives no larger values to its plugin.
+    let most = config.bucket.map_or(usize::MAX, |bucket| bucket.value_bytes);
+    let fixed = if has_fixed { fixed::draw(config.seed, sampler, config.siblings, most) } else { Vec::new() };
     let fixed_cases = u32::try_from(fixed.len()).unwrap_or(u32::MAX);
     let total = if law == Law::Limits { 2 } else { config.cases.saturating_add(fixed_cases) };
     let nothing = |violation| {
@@ -117,11 +146,13 @@ pub fn check_law_with_progress(
     if let Some(violation) = always_the_same(sampler) {
         return nothing(violation);
     }
+    let mut corpus = Corpus::new(config.seed);
     // Small cases first: a counterexample among them needs little shrinking.
     let drawn = cases(law, sampler, config).map(|case| (case, true));
     for (number, (case, is_drawn)) in (1..).zip(drawn.chain(fixed.into_iter().map(|case| (case, false)))) {
         watch(Progress::Checking { law, case: number, cases: total });
         *(if is_drawn { &mut tried.cases } else { &mut tried.fixed }) += 1;
+        let case = if is_drawn && law != Law::Limits { corpus.instead_of(case) } else { case };
         let (case, trial) = match built(law, merge, sampler, case) {
             Ok(Some(built)) => built,
             Ok(None) => continue,
@@ -129,7 +160,11 @@ pub fn check_law_with_progress(
         };
         tried.bytes = tried.bytes.max(trial.siblings.iter().map(|sibling| sibling.value.len()).sum());
         tried.collisions += u32::from(is_drawn && collides(&trial));
-        match law.judge(merge, &trial) {
+        let verdict = law.judge(merge, &trial);
+        if is_drawn && merge.has_reached_new_code() {
+            corpus.keep(&case);
+        }
+        match verdict {
             Verdict::Held => tried.judged += u32::from(is_drawn),
             Verdict::TooLarge => {
                 tried.judged += 1;
@@ -166,7 +201,8 @@ fn cases(law: Law, sampler: &dyn Sampler, config: CheckConfig) -> Box<dyn Iterat
         (Law::Limits, None) => Box::new(std::iter::empty()),
         _ => Box::new((0..config.cases).map(move |number| {
             let size = (u64::from(config.size) * u64::from(number + 1)).div_ceil(u64::from(config.cases));
-            let mut case = Case::draw(&mut rng, u32::try_from(size).unwrap_or(config.size), config.collide);
+            let size = u32::try_from(size).unwrap_or(config.size);
+            let mut case = Case::draw_up_to(&mut rng, size, config.collide, config.siblings);
             // Damaged values later: a fault that valid values show is better shown on those.
             if law != Law::Totality && number < config.cases / 2 {
                 case.inputs.iter_mut().for_each(|input| input.damage = None);

@@ -1,5 +1,6 @@
 //! Damaged values, as a broken, hostile or newer client writes them.
 
+use crate::cbor;
 use crate::merge::Sampler;
 use crate::rng::Rng;
 
@@ -24,26 +25,32 @@ const DEEP: usize = 50_000;
 /// Bytes that no format reads: no UTF-8, and of lengths that no array of machine words has.
 const UNREADABLE: [&[u8]; 3] =
     [b"\xff\xfe\x80", b"\x80{\"\xc1:\xff", b"\xf8\x88\x80\x80\x80\xfe\xff\xc0\xaf\xf5\xee\xff\x81"];
+/// Texts of UTF-8 that no format reads. They differ in their letters, so that a merge which cleans texts up makes
+/// different values of them.
+const NO_FORMAT: [&[u8]; 3] = [b"{\"q\":]", b"[7,,zx", b"<w>&y{k"];
 /// Damage from this seed on replaces the value by one of the [`UNREADABLE`] texts.
 pub(crate) const TO_UNREADABLE: u64 = 1 << 40;
-/// Damage from this seed on adds the member [`UNKNOWN`] to the value's first JSON object, its second, and so on.
+/// Damage from this seed on adds the member [`UNKNOWN`] to the value's first JSON object or CBOR map, its second, and
+/// so on.
 pub(crate) const TO_UNKNOWN: u64 = 1 << 41;
 /// Damage from this seed on changes one byte of the value: [`BYTE_CHANGES`] seeds for its last byte, as many for the
 /// middle one and the first.
 pub(crate) const TO_CHANGED: u64 = 1 << 42;
+/// Damage from this seed on replaces the value by one of the texts of [`NO_FORMAT`].
+pub(crate) const TO_NO_FORMAT: u64 = 1 << 43;
 /// Changes of one byte.
 pub(crate) const BYTE_CHANGES: u64 = 3;
-/// The name of a member that no plugin knows. Its content fits no type but a JSON value.
+/// The name of a member that no plugin knows. Its content fits no type but a value of JSON or CBOR.
 pub(crate) const UNKNOWN: &str = "rejoin-unknown";
 
-/// The number of unreadable texts.
+/// The number of texts of each kind that cannot be read.
 pub(crate) fn unreadable_texts() -> u64 {
     UNREADABLE.len() as u64
 }
 
-/// Whether a value is one of the unreadable texts.
+/// Whether a value is one of the texts that cannot be read, of either kind.
 pub(crate) fn is_unreadable(value: &[u8]) -> bool {
-    UNREADABLE.contains(&value)
+    UNREADABLE.contains(&value) || NO_FORMAT.contains(&value)
 }
 
 /// Whether a value has the unknown member.
@@ -87,19 +94,25 @@ fn with_unknown(value: &[u8], nth: u64) -> Vec<u8> {
     value.to_vec()
 }
 
+/// One of the texts.
+fn nth_of(texts: &[&[u8]], nth: u64) -> Vec<u8> {
+    let text = usize::try_from(nth).ok().and_then(|nth| texts.get(nth));
+    text.map(|text| text.to_vec()).unwrap_or_default()
+}
+
 /// The damaged value. The same seed gives the same damage.
 pub(crate) fn damaged(value: &[u8], seed: u64) -> Vec<u8> {
+    if let Some(nth) = seed.checked_sub(TO_NO_FORMAT) {
+        return nth_of(&NO_FORMAT, nth);
+    }
     if let Some(nth) = seed.checked_sub(TO_CHANGED) {
         return with_changed_byte(value, nth);
     }
     if let Some(nth) = seed.checked_sub(TO_UNKNOWN) {
-        return with_unknown(value, nth);
+        return cbor::with_member(value, nth, UNKNOWN).unwrap_or_else(|| with_unknown(value, nth));
     }
     if let Some(nth) = seed.checked_sub(TO_UNREADABLE) {
-        return UNREADABLE
-            .get(usize::try_from(nth).unwrap_or(usize::MAX))
-            .map(|text| text.to_vec())
-            .unwrap_or_default();
+        return nth_of(&UNREADABLE, nth);
     }
     let mut rng = Rng::new(seed);
     let mut bytes = value.to_vec();
@@ -189,6 +202,14 @@ mod tests {
             all.len() == 3
                 && all.iter().all(|text| is_unreadable(text) && str::from_utf8(text).is_err() && text.len() % 4 != 0)
         );
+        let texts: BTreeSet<Vec<u8>> = (0..unreadable_texts()).map(|nth| damaged(b"7", TO_NO_FORMAT + nth)).collect();
+        assert!(texts.len() == 3 && texts.iter().all(|text| is_unreadable(text) && str::from_utf8(text).is_ok()));
+    }
+
+    #[test]
+    fn a_member_is_added_to_cbor_as_well() {
+        let added = damaged(b"\xa1\x61k\x01", TO_UNKNOWN);
+        assert!(added.starts_with(b"\xa2\x6erejoin-unknown") && added.ends_with(b"\x61k\x01"), "{added:02x?}");
     }
 
     #[test]

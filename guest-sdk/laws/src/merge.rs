@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// One of the concurrent values of a key, as a plugin gets it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Sibling {
     /// The bytes that a client wrote or an earlier merge returned.
     pub value: Vec<u8>,
@@ -76,6 +76,12 @@ pub trait Merge {
         self.merge(key, siblings)
     }
 
+    /// Whether the merges since the last question have run code that none has run before, as far as that is known: the
+    /// checker then makes more cases like the last one.
+    fn has_reached_new_code(&self) -> bool {
+        false
+    }
+
     /// What the validator says of a value; `None` without a validator.
     fn validate(&self, _key: &[u8], _value: &[u8]) -> Option<Result<(), MergeError>> {
         None
@@ -103,6 +109,10 @@ impl<T: Merge + ?Sized> Merge for &T {
 
     fn merge_elsewhere(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
         (**self).merge_elsewhere(key, siblings)
+    }
+
+    fn has_reached_new_code(&self) -> bool {
+        (**self).has_reached_new_code()
     }
 
     fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {

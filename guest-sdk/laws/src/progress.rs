@@ -27,6 +27,20 @@ pub enum Progress {
         /// Bytes of their values together.
         bytes: usize,
     },
+    /// All triples of small values are checked.
+    Exhausting {
+        /// All triples of so many values have been checked.
+        values: usize,
+        /// The number of values.
+        of: usize,
+    },
+    /// Histories are checked.
+    Histories {
+        /// Histories checked so far.
+        histories: u64,
+        /// Operations of the longest history.
+        operations: usize,
+    },
     /// Shrinking ran out of time. The smallest counterexample found so far is kept.
     OutOfTime {
         /// The law that is checked.

@@ -28,7 +28,7 @@
 //! # Ok::<(), rejoin_laws::ScenarioError>(())
 //! ```
 
-mod object;
+pub(crate) mod object;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +36,7 @@ use std::fmt;
 use object::Object;
 
 use crate::counterexample::readable;
+use crate::history::{Intent, OperationDot};
 use crate::merge::Merge;
 
 /// A scenario, as a plugin ships it.
@@ -94,6 +95,14 @@ pub struct ReadResult {
     context: BTreeMap<u64, u64>,
 }
 
+/// The id of the actor with that number, from 2.
+pub(crate) fn actor(number: u64) -> u64 {
+    crate::rng::Rng::new(number).next_u64()
+}
+
+/// When the first write of a scenario comes, less a millisecond.
+pub(crate) const BEGIN_MS: u64 = 1_700_000_000_000;
+
 /// A copy of a replica's disk, see [`ModelCluster::copy_disk`].
 #[derive(Clone, Debug)]
 pub struct DiskImage(Object);
@@ -118,14 +127,7 @@ impl<'a> ModelCluster<'a> {
     /// An empty cluster.
     #[must_use]
     pub fn new(merge: &'a dyn Merge, key: &[u8]) -> Self {
-        Self {
-            merge,
-            key: key.to_vec(),
-            replicas: BTreeMap::new(),
-            next_actor: 1,
-            now_ms: 1_700_000_000_000,
-            log: Vec::new(),
-        }
+        Self { merge, key: key.to_vec(), replicas: BTreeMap::new(), next_actor: 1, now_ms: BEGIN_MS, log: Vec::new() }
     }
 
     /// Reads the key at a replica.
@@ -151,6 +153,24 @@ impl<'a> ModelCluster<'a> {
     pub fn delete(&mut self, at: &str, who: &str, seen: &ReadResult) {
         self.put(at, None, &seen.context);
         self.log.push(format!("{who} deletes the key at {at}"));
+    }
+
+    /// A client reads at a replica, carries out an operation on what it has read, and writes the result there.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] if a merge or the operation fails.
+    pub fn apply(&mut self, at: &str, intent: &dyn Intent, operation: &str) -> Result<(), ScenarioError> {
+        let object = self.replica(at).object.clone();
+        let seen = self.view(at, &object)?;
+        let replica = self.replica(at);
+        let dot = OperationDot { actor: replica.actor, counter: replica.counter + 1 };
+        let value = intent
+            .apply(seen.as_deref(), operation, dot)
+            .map_err(|why| self.error(format!("the operation {operation:?} at {at} failed: {why}")))?;
+        self.put(at, Some(value.clone()), &object.context);
+        let seen = seen.as_deref().map_or("nothing".into(), readable);
+        self.log.push(format!("{operation} at {at}: {seen} becomes {}", readable(&value)));
+        Ok(())
     }
 
     /// Two replicas exchange their objects.
@@ -227,7 +247,7 @@ impl<'a> ModelCluster<'a> {
         ScenarioError { scenario: None, what, log: self.log.clone() }
     }
 
-    fn view(&self, at: &str, object: &Object) -> Result<Option<Vec<u8>>, ScenarioError> {
+    pub(crate) fn view(&self, at: &str, object: &Object) -> Result<Option<Vec<u8>>, ScenarioError> {
         let mut siblings = object.siblings();
         if siblings.len() < 2 {
             return Ok(siblings.pop().map(|sibling| sibling.value));
@@ -247,6 +267,10 @@ impl<'a> ModelCluster<'a> {
         replica.object.put(context, dot, value, stamp_ms);
     }
 
+    pub(crate) fn object(&mut self, at: &str) -> Object {
+        self.replica(at).object.clone()
+    }
+
     fn replica(&mut self, name: &str) -> &mut Replica {
         if !self.replicas.contains_key(name) {
             let actor = self.draw_actor();
@@ -258,6 +282,6 @@ impl<'a> ModelCluster<'a> {
     /// Actor ids have no order in time: a later one may be smaller.
     fn draw_actor(&mut self) -> u64 {
         self.next_actor += 1;
-        crate::rng::Rng::new(self.next_actor).next_u64()
+        actor(self.next_actor)
     }
 }

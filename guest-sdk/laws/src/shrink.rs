@@ -3,15 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crate::cases::{Case, Input};
+use crate::elements::elements;
 use crate::judge::{Trial, Verdict, Violation};
 use crate::laws::Law;
-use crate::merge::{Merge, Sampler};
+use crate::merge::{Merge, Sampler, Sibling};
 use crate::progress::Progress;
 
 /// The most attempts on small cases: enough for the cases of this crate, and an end for slow merges.
 const ATTEMPTS: usize = 2_000;
 /// The most attempts on the largest siblings, each of which may use all of a merge's fuel.
 const LARGE_ATTEMPTS: usize = 60;
+/// Valid values are cut only while they have more bytes than this together: smaller ones are readable as the sampler
+/// draws them.
+const READABLE_BYTES: usize = 256;
 
 /// A case that breaks a law.
 pub(crate) struct FailingCase {
@@ -48,20 +52,19 @@ impl<'a> ShrinkBudget<'a> {
             }
             return false;
         }
-        let bytes = best.siblings.iter().map(|sibling| sibling.value.len()).sum();
         (self.watch)(Progress::Shrinking {
             law: self.law,
             attempts: self.attempts,
             siblings: best.siblings.len(),
-            bytes,
+            bytes: bytes(best),
         });
         self.attempts += 1;
         true
     }
 }
 
-/// The smallest failing case that greedy steps lead to: first other samples, then fewer bytes if the values may be
-/// invalid.
+/// The smallest failing case that greedy steps lead to: first fewer siblings and other samples, then fewer elements of
+/// long values, then fewer bytes.
 pub(crate) fn shrink(
     law: Law,
     merge: &dyn Merge,
@@ -80,7 +83,60 @@ pub(crate) fn shrink(
     }) {
         best = found;
     }
-    if best.trial.valid { best } else { trimmed(law, merge, best, &mut budget) }
+    if !best.trial.valid {
+        return trimmed(law, merge, best, &mut budget);
+    }
+    // Values without some of their elements may be invalid, which only these laws leave out of account.
+    let compares = !matches!(law, Law::Totality | Law::Limits)
+        && matches!(best.violation, Violation::Differ { .. } | Violation::Grown { .. });
+    if compares { cut(law, merge, best, &mut budget) } else { best }
+}
+
+/// Bytes of all values.
+fn bytes(trial: &Trial) -> usize {
+    trial.siblings.iter().map(|sibling| sibling.value.len()).sum()
+}
+
+/// Leaves out elements of long valid values, and then parts of their bytes, as long as the merge accepts what is left.
+/// The values are then no longer known to be valid.
+fn cut(law: Law, merge: &dyn Merge, mut best: FailingCase, budget: &mut ShrinkBudget<'_>) -> FailingCase {
+    let mut index = 0;
+    while index < best.trial.siblings.len() && bytes(&best.trial) > READABLE_BYTES {
+        let value = &best.trial.siblings[index].value;
+        let found = elements(value);
+        let ranges = if found.is_empty() { halves(value.len()) } else { found };
+        let smaller = ranges.into_iter().find_map(|range| {
+            if !budget.may_try(&best.trial) {
+                return None;
+            }
+            let mut trial = best.trial.clone();
+            trial.siblings[index].value.drain(range);
+            trial.valid = false;
+            let is_accepted = accepts(merge, &trial.key, &trial.siblings[index]);
+            let violation = is_accepted.then(|| still_broken(law, merge, &trial, &best.violation)).flatten()?;
+            Some((trial, violation))
+        });
+        match smaller {
+            Some((trial, violation)) => (best.trial, best.violation) = (trial, violation),
+            None => index += 1,
+        }
+    }
+    best
+}
+
+/// The second half of so many bytes, the first half, and so on with quarters and eighths.
+fn halves(len: usize) -> Vec<std::ops::Range<usize>> {
+    let part = |parts: usize| {
+        let step = len.div_ceil(parts).max(1);
+        (0..len).step_by(step).map(move |start| start..len.min(start + step)).rev()
+    };
+    [2, 4, 8].into_iter().flat_map(part).collect()
+}
+
+/// Whether the merge and the validator take a value.
+fn accepts(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> bool {
+    merge.merge(key, &[sibling.clone(), sibling.clone()]).is_ok()
+        && merge.validate(key, &sibling.value).is_none_or(|valid| valid.is_ok())
 }
 
 /// The violation of a smaller trial, if it is of the same kind.
@@ -213,6 +269,42 @@ mod tests {
             "{siblings:?}"
         );
     }
+
+    /// Keeps the list that is the first in line: the order decides.
+    struct FirstList;
+
+    impl Merge for FirstList {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
+            if siblings.iter().any(|sibling| !sibling.value.starts_with(b"[") || !sibling.value.ends_with(b"]")) {
+                return Err("no list".into());
+            }
+            siblings.first().map(|sibling| sibling.value.clone()).ok_or_else(|| "nothing".into())
+        }
+    }
+
+    /// Long lists only, as recorded values are.
+    struct Recorded;
+
+    impl Sampler for Recorded {
+        fn sample(&self, seed: u64, _size: u32) -> Result<Vec<u8>, String> {
+            Ok(format!("[{}]", vec![format!("{:04}", 1000 + seed % 2); 200].join(",")).into_bytes())
+        }
+    }
+
+    #[test]
+    fn long_values_lose_elements_and_stay_what_the_merge_takes() {
+        let input = |seed| Input { seeds: vec![seed], size: 0, damage: None, stamp_ms: 0, writer: 1 };
+        let case = Case { key: Vec::new(), inputs: vec![input(0), input(1)] };
+        let trial = case.build(&FirstList, &Recorded).expect("lists are always there");
+        let Verdict::Broken(violation) = Law::Permutation.judge(&FirstList, &trial) else { panic!("it breaks") };
+        let mut watch = |_| {};
+        let budget = ShrinkBudget::new(Law::Permutation, Duration::MAX, &mut watch);
+        let small = shrink(Law::Permutation, &FirstList, &Recorded, FailingCase { case, trial, violation }, budget);
+        assert!(bytes(&small.trial) <= READABLE_BYTES && !small.trial.valid, "{} bytes", bytes(&small.trial));
+        assert!(small.trial.siblings.iter().all(|one| accepts(&FirstList, b"", one)));
+        assert!(matches!(Law::Permutation.judge(&FirstList, &small.trial), Verdict::Broken(_)));
+    }
+
     #[test]
     fn what_was_found_is_kept_when_the_time_is_over() {
         let input = Input { seeds: vec![5], size: 40, damage: None, stamp_ms: 9, writer: 7 };

@@ -1,6 +1,6 @@
 //! A broken component is reported by the law that it breaks and by no other, and its counterexample can be replayed.
 
-use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Verdict, Violation, check_law};
+use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Verdict, Violation, check, check_law};
 use rejoin_merge::{Compiler, Fixture, FixtureError, LawReport, ModuleLimits, PluginUnderTest, check_laws};
 use rejoin_proto::catalog::BucketProps;
 use rejoin_test_hostile::{guests, lawless};
@@ -63,11 +63,21 @@ fn each_broken_component_is_refuted_by_its_law_and_by_no_other() {
 }
 
 #[test]
+fn a_component_that_looks_at_five_siblings_is_refuted_and_random_cases_miss_it() {
+    let under_test = on_a_host(&lawless::first_five());
+    let random = check(&under_test, &under_test, CheckConfig::only_random());
+    assert!(random.is_ok(), "{random:?}");
+    let (_, found) = refuted(&lawless::first_five(), Law::Permutation);
+    assert_eq!(found.trial.siblings.len(), 6, "{found}");
+}
+
+#[test]
 fn the_plugins_of_the_tree_obey_every_law() {
     for plugin in ["cart", "session"] {
         let props = BucketProps::default();
         let under_test = load(&component::built(plugin), &props);
-        let report = check_laws(&under_test, &props, CheckConfig { cases: 200, ..CheckConfig::default() });
+        let report =
+            check_laws(&under_test, &props, CheckConfig { cases: 200, smallest: 16, ..CheckConfig::default() });
         assert_eq!(
             broken(&report),
             [],
@@ -82,6 +92,11 @@ fn the_plugins_of_the_tree_obey_every_law() {
                 .expect("it held")
         };
         assert!(tried(Law::Replay).judged > 100 && tried(Law::Permutation).judged > 100, "{report:?}");
+        let scope = report.findings.small_scope.expect("no law was broken");
+        assert_eq!((scope.values, scope.of, scope.triples, scope.stamped), (16, 16, 4_096, 30), "{plugin}");
+        let random =
+            report.findings.convergence.as_ref().expect("no law was broken").as_ref().expect("folds change nothing");
+        assert!(random.histories > 50 && report.findings.samples.distinct > 50, "{plugin}: {:?}", report.findings);
         let largest = tried(Law::Limits);
         assert!(largest.judged == 2 && largest.bytes > 2 << 20, "the sampler fills a bucket: {largest:?}");
         assert!(
@@ -89,6 +104,21 @@ fn the_plugins_of_the_tree_obey_every_law() {
             "a union of the largest carts is larger than one value may be: {report:?}"
         );
         assert!((1_000_000..report.fuel).contains(&report.most_fuel), "{}", report.most_fuel);
+    }
+}
+
+/// With the limits of a bucket. The other tests have their own laws and stories.
+#[test]
+fn the_ready_made_merges_obey_every_law() {
+    for plugin in ["counter", "highest", "last-writer", "leaderboard", "metadata", "set"] {
+        let props = BucketProps::default();
+        let report = check_laws(
+            &load(&component::built(plugin), &props),
+            &props,
+            CheckConfig { cases: 60, smallest: 24, ..CheckConfig::default() },
+        );
+        let found: Vec<String> = report.counterexamples().map(ToString::to_string).collect();
+        assert!(found.is_empty() && report.has_judged(), "{plugin}: {found:?}");
     }
 }
 
@@ -219,7 +249,7 @@ fn what_is_no_fixture_of_this_plugin_is_refused_with_advice() {
 fn a_plugin_that_would_remember_cannot() {
     // It counts its calls in a global and in memory; each call is given an instance that has never been called.
     let under_test = on_a_host(&guests::counter());
-    let report = checked(&under_test, CheckConfig::default());
+    let report = checked(&under_test, CheckConfig { smallest: 10, ..CheckConfig::default() });
     assert_eq!(broken(&report), []);
     let replay = report
         .outcomes

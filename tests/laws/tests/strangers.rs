@@ -83,7 +83,7 @@ fn what_refutes_them_is_small_and_says_why() {
         ("skips bad", found::<SkipsBad>(), 4, "a value that cannot be read is a Fault"),
         ("skips some bad", found::<SkipsSomeBad>(), 2, "garbage must not be skipped"),
         ("drops unknown", found::<DropsUnknown>(), 2, "= all members of input"),
-        ("constant", found::<Constant>(), 4, "depends on byte"),
+        ("constant", found::<Constant>(), 8, "something of the first"),
         ("nothing", found::<Nothing>(), 8, "something of the first"),
         ("length only", found::<LengthOnly>(), 4, "depends on byte"),
         ("first bytes", found::<FirstBytes>(), 4, "depends on byte"),

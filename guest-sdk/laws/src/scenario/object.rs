@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::merge::Sibling;
 
 type Dot = (u64, u64);
-type Context = BTreeMap<u64, u64>;
+pub(crate) type Context = BTreeMap<u64, u64>;
 
 /// A value or a tombstone, with the dots of the writes that it stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,8 +20,8 @@ struct Entry {
 
 /// One key at one replica.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Object {
-    pub(super) context: Context,
+pub(crate) struct Object {
+    pub(crate) context: Context,
     entries: Vec<Entry>,
 }
 
@@ -39,7 +39,7 @@ fn join(mut one: Context, other: &Context) -> Context {
 
 impl Object {
     /// A write with the context that its client has read.
-    pub(super) fn put(&mut self, seen: &Context, dot: Dot, value: Option<Vec<u8>>, stamp_ms: u64) {
+    pub(crate) fn put(&mut self, seen: &Context, dot: Dot, value: Option<Vec<u8>>, stamp_ms: u64) {
         for entry in &mut self.entries {
             entry.dots.retain(|dot| !covered(seen, dot));
         }
@@ -51,7 +51,7 @@ impl Object {
     }
 
     /// The join of two replicas' objects. Commutative and idempotent; calls no plugin.
-    pub(super) fn sync(&self, other: &Self) -> Self {
+    pub(crate) fn sync(&self, other: &Self) -> Self {
         let mut entries = self.surviving(other);
         entries.extend(other.surviving(self));
         entries.sort();
@@ -77,7 +77,7 @@ impl Object {
 
     /// The siblings that a merge is given: the values in canonical order, equal bytes once. The writer is the actor of
     /// the largest dot.
-    pub(super) fn siblings(&self) -> Vec<Sibling> {
+    pub(crate) fn siblings(&self) -> Vec<Sibling> {
         let mut siblings: Vec<Sibling> = Vec::new();
         for entry in &self.entries {
             let Some(value) = &entry.value else { continue };
@@ -89,9 +89,18 @@ impl Object {
         siblings
     }
 
+    /// As [`Object::siblings`], with equal bytes as often as they were written.
+    pub(crate) fn all_siblings(&self) -> Vec<Sibling> {
+        let sibling = |entry: &Entry| {
+            let writer = entry.dots.last().map_or(0, |dot| dot.0);
+            entry.value.clone().map(|value| Sibling { value, stamp_ms: entry.stamp_ms, writer })
+        };
+        self.entries.iter().filter_map(sibling).collect()
+    }
+
     /// The object with one value instead of all. Tombstones are dropped and their dots stay in the context. Mints no
     /// dot.
-    pub(super) fn fold(self, merged: Vec<u8>) -> Self {
+    pub(crate) fn fold(self, merged: Vec<u8>) -> Self {
         let values: Vec<&Entry> = self.entries.iter().filter(|entry| entry.value.is_some()).collect();
         let dots = values.iter().flat_map(|entry| entry.dots.iter().copied()).collect();
         let covers = values.iter().flat_map(|entry| entry.covers.iter().copied()).collect();
