@@ -41,6 +41,15 @@ pub struct Merged {
     pub fuel_used: u64,
 }
 
+/// What a call has used, whether it has answered or not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Usage {
+    /// Units of fuel.
+    pub fuel: u64,
+    /// Bytes of linear memory, the most at one time.
+    pub memory_bytes: usize,
+}
+
 impl Host {
     /// Merges siblings, which must be in canonical order.
     ///
@@ -53,17 +62,29 @@ impl Host {
         siblings: &[Sibling],
         limits: &CallLimits,
     ) -> Result<Merged, MergeFault> {
+        let (result, used) = self.merge_measured(plugin, key, siblings, limits);
+        result.map(|value| Merged { value, fuel_used: used.fuel })
+    }
+
+    /// As [`Host::merge`], and also says what a merge has used that failed.
+    pub(crate) fn merge_measured(
+        &self,
+        plugin: &Plugin,
+        key: &[u8],
+        siblings: &[Sibling],
+        limits: &CallLimits,
+    ) -> (Result<Bytes, MergeFault>, Usage) {
         if siblings.len() > limits.max_siblings {
-            return Err(MergeFault::TooManySiblings { count: siblings.len(), limit: limits.max_siblings });
+            let fault = MergeFault::TooManySiblings { count: siblings.len(), limit: limits.max_siblings };
+            return (Err(fault), Usage::default());
         }
-        let lent: Vec<merger::Sibling<'_>> = siblings.iter().map(Sibling::lend).collect();
+        let lent = lend_all(siblings);
         let merge = &plugin.0.merge;
         let call = |store: &mut Store<CallState>| {
             merge.instantiate(&mut *store)?.rejoin_plugin_merger().call_merge(store, key, &lent)
         };
-        let (answer, fuel_used) = run(merge.engine(), limits, call)?;
-        let value = answer.map_err(|fault| MergeFault::Refused(fault.into()))?;
-        Ok(Merged { value: fits(value, limits)?.into(), fuel_used })
+        let (answer, used) = measured(merge.engine(), limits, call);
+        (answer.and_then(|answer| value_of(answer, limits)), used)
     }
 
     /// Asks the plugin whether a value may be stored under a key.
@@ -105,9 +126,21 @@ impl Host {
     }
 }
 
+/// Siblings as the engine takes them.
+pub(crate) fn lend_all(siblings: &[Sibling]) -> Vec<merger::Sibling<'_>> {
+    siblings.iter().map(Sibling::lend).collect()
+}
+
+/// The value of a merge's answer, if it fits.
+pub(crate) fn value_of(answer: Result<Vec<u8>, merger::Fault>, limits: &CallLimits) -> Result<Bytes, MergeFault> {
+    Ok(fits(answer.map_err(|fault| MergeFault::Refused(fault.into()))?, limits)?.into())
+}
+
 /// The limits of one call. Exceeding one traps, because a guest that saw a refused growth could return another result.
 pub(crate) struct CallState {
     memory_bytes: usize,
+    /// Bytes of all linear memories of the instance.
+    memory_used: usize,
 }
 
 /// Raised by the limiter. It passes through the guest.
@@ -116,8 +149,13 @@ pub(crate) struct CallState {
 struct OverMemory;
 
 impl ResourceLimiter for CallState {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > self.memory_bytes { Err(OverMemory.into()) } else { Ok(true) }
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > self.memory_bytes {
+            return Err(OverMemory.into());
+        }
+        // A memory of an instance never shrinks.
+        self.memory_used += desired.saturating_sub(current);
+        Ok(true)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -139,19 +177,34 @@ pub(crate) fn run<T>(
     limits: &CallLimits,
     call: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<T>,
 ) -> Result<(T, u64), MergeFault> {
+    let (answer, used) = measured(engine, limits, call);
+    answer.map(|answer| (answer, used.fuel))
+}
+
+/// As [`run`], with what was used also if there is no answer.
+pub(crate) fn measured<T>(
+    engine: &Engine,
+    limits: &CallLimits,
+    call: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<T>,
+) -> (Result<T, MergeFault>, Usage) {
     let host = |error: wasmtime::Error| MergeFault::Host { reason: format!("{error:#}") };
-    let mut store = Store::new(engine, CallState { memory_bytes: limits.memory_bytes });
+    let mut store = Store::new(engine, CallState { memory_bytes: limits.memory_bytes, memory_used: 0 });
     store.limiter(|call| call);
-    store.set_fuel(limits.fuel).map_err(host)?;
+    if let Err(error) = store.set_fuel(limits.fuel) {
+        return (Err(host(error)), Usage::default());
+    }
     store.set_epoch_deadline(epoch::ticks(limits.wall));
     // Bounds the bytes copied out of the guest. The headers of the result count as well, hence 1 KiB more.
     store.set_hostcall_fuel(limits.result_bytes.saturating_add(1 << 10));
-    let answer = call(&mut store).map_err(|error| fault_of(&error, limits, &store))?;
-    let left = store.get_fuel().map_err(host)?;
-    Ok((answer, limits.fuel.saturating_sub(left)))
+    let answer = call(&mut store).map_err(|error| fault_of(&error, limits, &store));
+    let memory_bytes = store.data().memory_used;
+    match store.get_fuel() {
+        Ok(left) => (answer, Usage { fuel: limits.fuel.saturating_sub(left), memory_bytes }),
+        Err(error) => (Err(host(error)), Usage { fuel: 0, memory_bytes }),
+    }
 }
 
-fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
+pub(crate) fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
     if value.len() > limits.result_bytes {
         Err(MergeFault::ResultTooLarge { limit: limits.result_bytes })
     } else {

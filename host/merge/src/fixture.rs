@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use rejoin_laws::{Counterexample, Law, MergeResult, Sibling, Trial, Violation};
 
+use crate::law_report::LawTest;
 use crate::plugin::Plugin;
 use crate::under_test::PluginUnderTest;
 
@@ -59,6 +60,20 @@ pub struct EncodedBytes {
     pub base64: String,
 }
 
+impl EncodedBytes {
+    /// A key, with its text if it is UTF-8.
+    #[must_use]
+    pub fn of_key(key: &[u8]) -> Self {
+        plain(key)
+    }
+
+    /// A value as the plugin's presenter shows it.
+    #[must_use]
+    pub fn of_value(under_test: &PluginUnderTest, value: &[u8]) -> Self {
+        presented(under_test, value)
+    }
+}
+
 /// A sibling of a counterexample.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FixtureSibling {
@@ -69,6 +84,14 @@ pub struct FixtureSibling {
     pub stamp_ms: u64,
     /// The actor that took the write, as 16 hexadecimal digits: many JSON readers cannot represent 64-bit numbers.
     pub writer: String,
+}
+
+impl FixtureSibling {
+    /// A sibling as the plugin's presenter shows it.
+    #[must_use]
+    pub fn of(under_test: &PluginUnderTest, value: &[u8], stamp_ms: u64, writer: u64) -> Self {
+        Self { value: presented(under_test, value), stamp_ms, writer: format!("{writer:016x}") }
+    }
 }
 
 /// How the law is broken. For people only: a replay computes it again.
@@ -133,6 +156,14 @@ impl Fixture {
             seed,
             counterexamples: found.into_iter().map(|one| shown(under_test, one)).collect(),
         }
+    }
+
+    /// The counterexamples of a report.
+    #[must_use]
+    pub fn of_report(test: &LawTest) -> Self {
+        let plugin = PluginName { name: test.name.clone(), version: test.version.clone(), digest: test.digest.clone() };
+        let counterexamples = test.counterexamples.clone();
+        Self { format: FORMAT, plugin, seed: test.seed.unwrap_or_default(), counterexamples }
     }
 
     /// The counterexamples.
@@ -214,11 +245,7 @@ fn bytes(shown: &EncodedBytes) -> Result<Vec<u8>, FixtureError> {
 }
 
 fn shown(under_test: &PluginUnderTest, found: &Counterexample) -> FixtureCase {
-    let sibling = |one: &Sibling| FixtureSibling {
-        value: presented(under_test, &one.value),
-        stamp_ms: one.stamp_ms,
-        writer: format!("{:016x}", one.writer),
-    };
+    let sibling = |one: &Sibling| FixtureSibling::of(under_test, &one.value, one.stamp_ms, one.writer);
     FixtureCase {
         law: found.law.to_string(),
         says: found.law.statement().into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmtime::Engine;
-use wasmtime::component::Linker;
+use wasmtime::component::{InstancePre, Linker};
 
 use rejoin_proto::ProfileId;
 
@@ -91,6 +91,11 @@ impl Host {
         inner.try_all(&compiled.exports)?;
         inner.metadata = read_metadata(&inner)?;
         Ok(Plugin(Arc::new(inner)))
+    }
+
+    /// A compiled component that can be instantiated, whatever it exports.
+    pub(crate) fn prepare(&self, compiled: &Compiled) -> wasmtime::Result<InstancePre<CallState>> {
+        self.linker.instantiate_pre(&artefact::load(&self.engine, compiled)?)
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use rejoin_laws::{
-    BucketLimits, CheckConfig, Counterexample, Law, LawStats, Progress, Violation, check_law_with_progress,
+    BucketLimits, CheckConfig, ConvergenceConfig, ConvergenceStats, Counterexample, HistoryConfig, HistoryStats,
+    Intent, Law, LawStats, Memoised, Progress, RememberedSamples, SampleStats, ScenarioError, SmallScope, Violation,
+    WithFixtures, check_classics, check_convergence, check_histories, check_law_with_progress, check_small_scope,
+    sample_stats,
 };
 use rejoin_proto::catalog::BucketProps;
 
 use crate::compile::{CancelToken, Compiler};
+use crate::coverage::Covered;
 use crate::fault::{HostError, Rejection};
 use crate::host::{Host, HostConfig};
+use crate::intent::{ComponentIntent, IntentError, IntentFile};
 use crate::limits::{CallLimits, ModuleLimits};
 use crate::under_test::PluginUnderTest;
 
@@ -25,6 +30,48 @@ pub struct LawOutcome {
     pub result: Result<LawStats, Box<Counterexample>>,
 }
 
+/// What a component is checked on.
+#[derive(Clone, Debug, Default)]
+pub struct LawOptions {
+    /// The cases of the laws, and the small scope.
+    pub config: CheckConfig,
+    /// Valid values of the team, or recorded from a bucket, that are checked among those of the sampler.
+    pub fixtures: Vec<Vec<u8>>,
+    /// The random histories of the sampler's values.
+    pub convergence: ConvergenceConfig,
+    /// What the plugin's operations mean, if its author says so.
+    pub intent: Option<IntentFile>,
+    /// The histories of these operations. Whether replicas fold is the plugin's to say.
+    pub histories: HistoryConfig,
+}
+
+/// What was found beyond the laws.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Findings {
+    /// What the sampler draws.
+    pub samples: SampleStats,
+    /// The small scope, if no law was broken before.
+    pub small_scope: Option<SmallScope>,
+    /// The random histories, if no law was broken before.
+    pub convergence: Option<Result<ConvergenceStats, ScenarioError>>,
+    /// The histories of the intent, if there is one and no law was broken before.
+    pub histories: Option<Result<HistoryStats, ScenarioError>>,
+    /// The classic histories of the intent, as `histories`: how many were played.
+    pub classics: Option<Result<usize, ScenarioError>>,
+    /// The merges that were run.
+    pub merges: u64,
+}
+
+impl Findings {
+    /// The histories that ended otherwise than they should.
+    pub fn wrong_histories(&self) -> impl Iterator<Item = &ScenarioError> {
+        let convergence = self.convergence.as_ref().and_then(|result| result.as_ref().err());
+        let histories = self.histories.as_ref().and_then(|result| result.as_ref().err());
+        let classics = self.classics.as_ref().and_then(|result| result.as_ref().err());
+        [convergence, histories, classics].into_iter().flatten()
+    }
+}
+
 /// The results of checking the laws on a component.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LawReport {
@@ -35,6 +82,8 @@ pub struct LawReport {
     pub most_fuel: u64,
     /// The fuel that a merge of the largest siblings gets.
     pub fuel: u64,
+    /// What was found beyond the laws.
+    pub findings: Findings,
 }
 
 /// Why a component cannot be checked.
@@ -96,7 +145,8 @@ impl PluginUnderTest {
         let (host, other) = (host()?, host()?);
         let compiled = compiler.compile(&host, component, modules, &CancelToken::default())?;
         let (plugin, twin) = (host.load(&compiled)?, other.load(&compiled)?);
-        Ok(Self::new(host, plugin, limits).and_elsewhere(other, twin))
+        let covered = Covered::new(&host, compiler, component, modules);
+        Ok(Self::new(host, plugin, limits).and_elsewhere(other, twin).and_covered(covered))
     }
 }
 
@@ -115,9 +165,38 @@ pub fn check_laws_with_progress(
     config: CheckConfig,
     watch: &mut dyn FnMut(Progress),
 ) -> LawReport {
+    report(under_test, props, &LawOptions { config, ..LawOptions::default() }, None, watch)
+}
+
+/// As [`check_laws`], with values of the team and the meaning of operations. Histories are tried only if no law is
+/// broken.
+///
+/// # Errors
+/// [`IntentError`] if the intent needs an ability that the plugin does not export.
+pub fn check_laws_with_options(
+    under_test: &PluginUnderTest,
+    props: &BucketProps,
+    options: &LawOptions,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<LawReport, IntentError> {
+    let intent = options.intent.as_ref().map(|file| ComponentIntent::new(under_test, file)).transpose()?;
+    let intent = intent.as_ref().map(|intent| intent as &dyn Intent);
+    Ok(report(under_test, props, options, intent, watch))
+}
+
+fn report(
+    under_test: &PluginUnderTest,
+    props: &BucketProps,
+    options: &LawOptions,
+    intent: Option<&dyn Intent>,
+    watch: &mut dyn FnMut(Progress),
+) -> LawReport {
     let siblings = usize::from(props.siblings);
     let bucket = BucketLimits { siblings, value_bytes: props.value_bytes as usize, object_bytes: props.object_bytes() };
-    let config = CheckConfig { bucket: Some(bucket), siblings, ..config };
+    let config = CheckConfig { bucket: Some(bucket), siblings, ..options.config };
+    let merge = Memoised::new(under_test);
+    let sampler = WithFixtures::new(under_test, options.fixtures.clone());
+    let sampler = RememberedSamples::new(&sampler);
     let mut outcomes = Vec::new();
     for law in Law::ALL {
         let is_total =
@@ -126,7 +205,7 @@ pub fn check_laws_with_progress(
         if law == Law::Limits && !is_total() {
             break;
         }
-        let result = check_law_with_progress(law, under_test, under_test, config, watch);
+        let result = check_law_with_progress(law, &merge, &sampler, config, watch);
         let result = result.map_err(|found| with_faulty_sibling(under_test, found));
         let no_sample = matches!(&result, Err(found) if matches!(found.violation, Violation::NoSample { .. }));
         outcomes.push(LawOutcome { law, result });
@@ -134,7 +213,33 @@ pub fn check_laws_with_progress(
             break;
         }
     }
-    LawReport { outcomes, most_fuel: under_test.most_fuel(), fuel: under_test.fuel() }
+    let mut findings = Findings { samples: sample_stats(&sampler), ..Findings::default() };
+    if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
+        match check_small_scope(&merge, &sampler, config, watch) {
+            Ok(scope) => findings.small_scope = Some(scope),
+            Err(found) => {
+                let found = with_faulty_sibling(under_test, found);
+                let broken = outcomes.iter_mut().find(|outcome| outcome.law == found.law);
+                if let Some(outcome) = broken {
+                    outcome.result = Err(found);
+                }
+            }
+        }
+    }
+    // Whatever breaks a law ends histories otherwise, too, and a counterexample says more about it.
+    if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
+        if config.collide {
+            findings.convergence = Some(check_convergence(&merge, &sampler, options.convergence));
+        }
+        if let Some(intent) = intent {
+            let folds = under_test.plugin.metadata().is_some_and(|metadata| metadata.self_causal);
+            let histories = HistoryConfig { folds, ..options.histories };
+            findings.histories = Some(check_histories(&merge, intent, histories, watch));
+            findings.classics = Some(check_classics(&merge, intent));
+        }
+    }
+    findings.merges = merge.runs();
+    LawReport { outcomes, most_fuel: under_test.most_fuel(), fuel: under_test.fuel(), findings }
 }
 
 /// Adds to a failed merge which sibling makes it fail. A failure of a validator already names its value.

@@ -30,11 +30,13 @@
 //! of one bucket.
 //!
 //! # Reading order
-//! `host` compiles and loads, `call` runs, `plugin` is a loaded component, `fault` has the errors, `profile` configures
-//! the engine. `compile` runs the compiling process, after `scan` has counted the parts of a component; `artefact`
-//! loads the machine code. `pool` and `workers` are the merge threads, `memo` remembers results, `attribution` finds
-//! the sibling that makes a merge fail. `law_check` and `under_test` check the [`laws`] on a component and `fixture`
-//! stores counterexamples. [`build`] makes components of guest crates.
+//! `host` compiles and loads, `call` and `operate` run, `plugin` is a loaded component, `fault` has the errors,
+//! `profile` configures the engine. `compile` runs the compiling process, after `scan` has counted the parts of a
+//! component; `artefact` loads the machine code. `pool` and `workers` are the merge threads, `memo` remembers results,
+//! `attribution` finds the sibling that makes a merge fail. `law_check` and `under_test` check the [`laws`] on a
+//! component, `intent` reads what its operations mean, and `fixture` stores counterexamples. `law_report` is what comes
+//! of a check, `law_process` checks in a process of its own, and `coverage` tells which code a check has run. `single`
+//! runs one merge. [`build`] makes components of guest crates.
 
 #![deny(unsafe_code)]
 
@@ -44,37 +46,52 @@ mod bindings;
 pub mod build;
 mod call;
 mod compile;
+mod coverage;
 mod epoch;
 mod escape;
 mod fault;
 mod fixture;
 mod host;
+mod intent;
 mod law_check;
+mod law_process;
+mod law_report;
 mod limits;
 mod memo;
+mod operate;
 mod panic_record;
 mod plugin;
 mod pool;
 mod profile;
 mod resources;
 mod scan;
+mod single;
 mod under_test;
 mod workers;
 
-pub use call::{Merged, Sibling};
+pub use call::{Merged, Sibling, Usage};
 pub use compile::{
     ArtefactCache, CHILD_VERB, CacheError, CancelToken, ChildCompiler, CompileQueue, Compiled, Compiler,
     PendingCompile, QueueConfig, child_main, is_child,
 };
+pub use coverage::Coverage;
 pub use escape::{escape_untrusted, is_printable};
 pub use fault::{HostError, MergeFault, QueueOf, Refusal, Rejection, TrapKind};
 pub use fixture::{EncodedBytes, Fixture, FixtureAnswer, FixtureCase, FixtureError, FixtureSibling, FixtureViolation};
 pub use host::{Host, HostConfig};
-pub use law_check::{LawOutcome, LawReport, LoadError, check_laws, check_laws_with_progress};
+pub use intent::{ComponentIntent, IntentError, IntentFile};
+pub use law_check::{
+    Findings, LawOptions, LawOutcome, LawReport, LoadError, check_laws, check_laws_with_options,
+    check_laws_with_progress,
+};
+pub use law_process::{LawError, LawLimits, LawProcess, LawProgress, LawQueue, LawRunner, PendingLaws};
+pub use law_report::{Histories, LawLine, LawTest, Samples, SmallScopeLine};
 pub use limits::{CallLimits, CompileLimits, ModuleLimits};
 pub use memo::Memo;
+pub use operate::OperationDot;
 pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
 pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
 pub use rejoin_laws as laws;
+pub use single::SingleMerge;
 pub use under_test::PluginUnderTest;
 pub use workers::TenantShare;

@@ -12,6 +12,7 @@ use crate::fault::{HostError, MergeFault, QueueOf};
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::memo::Memo;
+use crate::operate::OperationDot;
 use crate::plugin::Plugin;
 use crate::workers::{QueueFull, STOPPED, TenantShare, Whose, WorkerLimits, Workers};
 
@@ -170,6 +171,62 @@ impl Pool {
         let (host, memo, whose) = (self.host.clone(), self.memo.clone(), call.whose());
         let work = move || match wanted() {
             true => memo.validate(&host, &call.plugin, &key, &value, &call.limits),
+            false => Err(MergeFault::TooLate),
+        };
+        self.submit(whose, work, done)
+    }
+
+    /// Applies an operation to the value that the plugin merges of the siblings, of which there may be none, and has
+    /// the plugin validate the result if it can; otherwise as [`Pool::merge`]. The fuel is that of the merge and the
+    /// operation.
+    ///
+    /// # Errors
+    /// As [`Pool::merge`].
+    pub fn apply(
+        &self,
+        call: PluginCall,
+        (key, siblings): (Bytes, Vec<Sibling>),
+        (operation, dot): (Bytes, OperationDot),
+        wanted: impl FnOnce() -> bool + Send + 'static,
+        done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
+        let (host, memo, whose) = (self.host.clone(), self.memo.clone(), call.whose());
+        let work = move || {
+            if !wanted() {
+                return Err(MergeFault::TooLate);
+            }
+            let (plugin, limits) = (&call.plugin, &call.limits);
+            let (state, merged_for) = match siblings.as_slice() {
+                [] => (None, 0),
+                [only] => (Some(only.value.clone()), 0),
+                several => {
+                    let merged = memo.merge(&host, plugin, &key, several, limits)?;
+                    (Some(merged.value), merged.fuel_used)
+                }
+            };
+            let applied = host.apply(plugin, (&key, state.as_deref()), (&operation, dot), limits)?;
+            if plugin.exports().validate {
+                host.validate(plugin, &key, &applied.value, limits)?;
+            }
+            Ok(Merged { fuel_used: applied.fuel_used.saturating_add(merged_for), ..applied })
+        };
+        self.submit(whose, work, done)
+    }
+
+    /// Asks the plugin a question about a value; otherwise as [`Pool::merge`].
+    ///
+    /// # Errors
+    /// As [`Pool::merge`].
+    pub fn query(
+        &self,
+        call: PluginCall,
+        (value, question): (Bytes, Bytes),
+        wanted: impl FnOnce() -> bool + Send + 'static,
+        done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
+        let (host, whose) = (self.host.clone(), call.whose());
+        let work = move || match wanted() {
+            true => host.query(&call.plugin, &value, &question, &call.limits),
             false => Err(MergeFault::TooLate),
         };
         self.submit(whose, work, done)

@@ -6,6 +6,7 @@ use rejoin_laws::{MergeError, MergeResult, RawBytes};
 use rejoin_proto::catalog::fuel_for;
 
 use crate::call::Sibling;
+use crate::coverage::{Coverage, Covered};
 use crate::fault::{MergeFault, Refusal};
 use crate::host::Host;
 use crate::limits::CallLimits;
@@ -21,20 +22,44 @@ pub struct PluginUnderTest {
     /// The limits of a call. Fuel is scaled with the bytes of the inputs, as in a bucket ([`fuel_for`]).
     pub limits: CallLimits,
     elsewhere: Option<(Host, Plugin)>,
+    /// The component with counters, or why there is none.
+    covered: Result<Covered, String>,
     most_fuel: AtomicU64,
+    all_fuel: AtomicU64,
 }
 
 impl PluginUnderTest {
     /// A plugin on the host that has loaded it.
     #[must_use]
     pub fn new(host: Host, plugin: Plugin, limits: CallLimits) -> Self {
-        Self { host, plugin, limits, elsewhere: None, most_fuel: AtomicU64::new(0) }
+        Self {
+            host,
+            plugin,
+            limits,
+            elsewhere: None,
+            covered: Err("it was not asked for".into()),
+            most_fuel: AtomicU64::new(0),
+            all_fuel: AtomicU64::new(0),
+        }
     }
 
     /// Adds the same component on another host, for the law of replay.
     #[must_use]
     pub fn and_elsewhere(self, host: Host, plugin: Plugin) -> Self {
         Self { elsewhere: Some((host, plugin)), ..self }
+    }
+
+    /// Adds the same component with counters of what runs, or why there is none.
+    pub(crate) fn and_covered(self, covered: Result<Covered, String>) -> Self {
+        Self { covered, ..self }
+    }
+
+    /// Which code of the merge all merges so far have run.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub fn coverage(&self) -> Result<Coverage, String> {
+        self.covered.as_ref().map_err(Clone::clone)?.report()
     }
 
     /// The most fuel that a merge may use: that of the largest siblings.
@@ -47,6 +72,12 @@ impl PluginUnderTest {
     #[must_use]
     pub fn most_fuel(&self) -> u64 {
         self.most_fuel.load(Ordering::Relaxed)
+    }
+
+    /// The fuel that all merges so far have used, failed ones too.
+    #[must_use]
+    pub fn all_fuel(&self) -> u64 {
+        self.all_fuel.load(Ordering::Relaxed)
     }
 
     /// The failure of a merge with the sibling named that causes it.
@@ -68,7 +99,8 @@ impl PluginUnderTest {
         }
     }
 
-    fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
+    /// The limits of a merge of these siblings.
+    pub(crate) fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
         let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
         CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits }
     }
@@ -77,12 +109,14 @@ impl PluginUnderTest {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         // The limit of the result is applied afterwards, so that the fuel of a merge with too large a result is known.
         let limits = CallLimits { result_bytes: self.limits.memory_bytes, ..self.limits_for(&siblings) };
-        let merged = host.merge(plugin, key, &siblings, &limits).map_err(merge_error)?;
-        self.most_fuel.fetch_max(merged.fuel_used, Ordering::Relaxed);
-        if merged.value.len() > self.limits.result_bytes {
+        let (result, used) = host.merge_measured(plugin, key, &siblings, &limits);
+        self.all_fuel.fetch_add(used.fuel, Ordering::Relaxed);
+        let value = result.map_err(merge_error)?;
+        self.most_fuel.fetch_max(used.fuel, Ordering::Relaxed);
+        if value.len() > self.limits.result_bytes {
             return Err(merge_error(MergeFault::ResultTooLarge { limit: self.limits.result_bytes }));
         }
-        Ok(merged.value.to_vec())
+        Ok(value.to_vec())
     }
 }
 
@@ -108,7 +142,16 @@ fn merge_error(fault: MergeFault) -> MergeError {
 
 impl rejoin_laws::Merge for PluginUnderTest {
     fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
-        self.merge_on(&self.host, &self.plugin, key, siblings)
+        let result = self.merge_on(&self.host, &self.plugin, key, siblings);
+        if let (Ok(covered), Ok(_) | Err(MergeError::Refused(_))) = (&self.covered, &result) {
+            let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
+            covered.note(key, &siblings, &self.limits_for(&siblings), result.as_deref().ok());
+        }
+        result
+    }
+
+    fn has_reached_new_code(&self) -> bool {
+        self.covered.as_ref().is_ok_and(Covered::take_new)
     }
 
     fn merge_elsewhere(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {

@@ -6,6 +6,10 @@
 //! credit. A tenant uses at most all threads but one, if there are several, and a group at most all of its tenant's but
 //! one; the waiting jobs of both are bounded. So a job of another tenant or group always finds a place in the queue and
 //! soon a thread.
+//!
+//! A group whose jobs usually take long runs on threads of lower priority. With the others' priority a few of them keep
+//! the threads that serve requests, and the short jobs, from a processor for some milliseconds at each step of a
+//! request. Such a thread exists beside each other one, and the number of running jobs is bounded for both together.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +18,15 @@ use std::time::{Duration, Instant};
 
 use crate::fault::{HostError, QueueOf};
 use crate::profile::WASM_STACK_BYTES;
+
+/// A job takes long if it takes this much of a processor's time.
+const LONG_JOB: Duration = Duration::from_millis(10);
+/// The most tenants and groups whose usual time is remembered.
+const MAX_KNOWN: usize = 1_024;
+/// The nice value of the threads for long jobs: a tenth of the share of a thread that serves, when processors are
+/// short.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 
 /// A tenant, and its share where tenants wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +103,42 @@ enum StartSignal {
     Stopped,
 }
 
+/// Which of the threads run a group's jobs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    Short,
+    Long,
+}
+
+impl Lane {
+    const ALL: [Self; 2] = [Self::Short, Self::Long];
+}
+
+/// What the jobs of tenants and groups usually take of a processor.
+#[derive(Default)]
+struct UsualTimes(BTreeMap<(u64, Option<u64>), Duration>);
+
+impl UsualTimes {
+    fn note(&mut self, tenant: u64, group: u64, took: Duration) {
+        for key in [(tenant, Some(group)), (tenant, None)] {
+            if let Some(usual) = self.0.get_mut(&key) {
+                *usual = (*usual * 3 + took) / 4;
+                continue;
+            }
+            if self.0.len() >= MAX_KNOWN {
+                self.0.pop_first();
+            }
+            self.0.insert(key, took);
+        }
+    }
+
+    /// Where a group's jobs run. One that is not known yet is taken for one like the others of its tenant.
+    fn lane(&self, tenant: u64, group: u64) -> Lane {
+        let usual = self.0.get(&(tenant, Some(group))).or_else(|| self.0.get(&(tenant, None)));
+        if usual.is_some_and(|usual| *usual >= LONG_JOB) { Lane::Long } else { Lane::Short }
+    }
+}
+
 #[derive(Default)]
 struct Group {
     jobs: VecDeque<Job>,
@@ -125,8 +174,9 @@ impl Tenant {
         self.running == 0 && self.waiting == 0
     }
 
-    fn may_run(&self, limits: &WorkerLimits) -> bool {
-        self.running < limits.tenant_threads && self.groups.values().any(|group| group.may_run(limits.group_threads))
+    fn may_run(&self, limits: &WorkerLimits, is_of_lane: impl Fn(u64) -> bool) -> bool {
+        let mut groups = self.groups.iter().filter(|(name, _)| is_of_lane(**name));
+        self.running < limits.tenant_threads && groups.any(|(_, group)| group.may_run(limits.group_threads))
     }
 
     /// Forgets idle groups that the others have caught up with.
@@ -140,17 +190,26 @@ impl Tenant {
 struct Queue {
     tenants: BTreeMap<u64, Tenant>,
     waiting: usize,
+    running: usize,
+    usual: UsualTimes,
     /// The level at which a tenant starts that has nothing to do: the time of the tenant that was served last.
     floor: Duration,
     stopped: bool,
 }
 
 impl Queue {
-    /// The next job, its tenant and its group.
-    fn take(&mut self, limits: &WorkerLimits) -> Option<(u64, u64, Job)> {
-        let ready = self.tenants.iter_mut().filter(|(_, tenant)| tenant.may_run(limits));
+    /// The next job for a thread of that lane, its tenant and its group.
+    fn take(&mut self, limits: &WorkerLimits, lane: Lane) -> Option<(u64, u64, Job)> {
+        if self.running >= limits.threads {
+            return None;
+        }
+        let usual = &self.usual;
+        let is_of_lane = |tenant: u64| move |group: u64| usual.lane(tenant, group) == lane;
+        let ready = self.tenants.iter_mut().filter(|(key, tenant)| tenant.may_run(limits, is_of_lane(**key)));
         let (&key, tenant) = ready.min_by_key(|(_, tenant)| tenant.spent)?;
-        let ready = tenant.groups.iter_mut().filter(|(_, group)| group.may_run(limits.group_threads));
+        let is_of_lane = is_of_lane(key);
+        let ready = tenant.groups.iter_mut().filter(|(name, _)| is_of_lane(**name));
+        let ready = ready.filter(|(_, group)| group.may_run(limits.group_threads));
         let (&name, group) = ready.min_by_key(|(_, group)| group.spent)?;
         let job = group.jobs.pop_front()?;
         group.running += 1;
@@ -158,11 +217,13 @@ impl Queue {
         tenant.running += 1;
         tenant.waiting -= 1;
         self.waiting -= 1;
+        self.running += 1;
         self.floor = self.floor.max(tenant.spent);
         Some((key, name, job))
     }
 
     fn has_run(&mut self, key: u64, name: u64, took: Duration) {
+        self.running -= 1;
         let Some(tenant) = self.tenants.get_mut(&key) else { return };
         tenant.running -= 1;
         tenant.spent += took / tenant.weight.max(1);
@@ -231,7 +292,8 @@ impl Queue {
 
 struct Shared {
     queue: Mutex<Queue>,
-    ready: Condvar,
+    /// One for each lane, in the order of [`Lane::ALL`].
+    ready: [Condvar; 2],
     limits: WorkerLimits,
 }
 
@@ -241,25 +303,35 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ready(&self, lane: Lane) -> &Condvar {
+        &self.ready[lane as usize]
+    }
+
     /// The loop of a thread.
-    fn work(&self) {
+    fn work(&self, lane: Lane) {
         let mut queue = self.lock();
         loop {
             if queue.stopped {
                 return;
             }
-            let Some((tenant, group, job)) = queue.take(&self.limits) else {
-                queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let Some((tenant, group, job)) = queue.take(&self.limits, lane) else {
+                queue = self.ready(lane).wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             drop(queue);
-            let began = Instant::now();
+            let (began, used) = (Instant::now(), processor_time());
             // Panics of the work are answered as failures. A panic of the caller's `done` must not end the thread.
             if catch_unwind(AssertUnwindSafe(|| (job.run)(StartSignal::Run))).is_err() {
                 tracing::error!("what was to be done with a job's outcome panicked; the thread goes on");
             }
+            let used = processor_time().saturating_sub(used);
             queue = self.lock();
+            queue.usual.note(tenant, group, used);
             queue.has_run(tenant, group, began.elapsed());
+            if queue.waiting > 0 {
+                // There is room for a job of either lane, and one that waits may be of the other lane from now on.
+                Lane::ALL.iter().for_each(|lane| self.ready(*lane).notify_one());
+            }
         }
     }
 }
@@ -274,7 +346,7 @@ impl Drop for Threads {
         queue.stopped = true;
         let left = std::mem::take(&mut queue.tenants);
         drop(queue);
-        self.0.ready.notify_all();
+        self.0.ready.iter().for_each(Condvar::notify_all);
         let groups = left.into_values().flat_map(|tenant| tenant.groups.into_values());
         groups.flat_map(|group| group.jobs).for_each(|job| (job.run)(StartSignal::Stopped));
     }
@@ -293,14 +365,19 @@ impl std::fmt::Debug for Workers {
 impl Workers {
     pub(crate) fn new(name: &str, limits: WorkerLimits) -> Result<Self, HostError> {
         let limits = limits.checked();
-        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), limits });
+        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Default::default(), limits });
         let workers = Self(Arc::new(Threads(shared.clone())));
-        for number in 0..limits.threads {
+        for (number, lane) in (0..limits.threads).flat_map(|number| Lane::ALL.map(|lane| (number, lane))) {
             let shared = shared.clone();
+            let name = format!("{}{name}-{number}", if lane == Lane::Long { "long-" } else { "" });
             // The guest's stack is part of the thread's; 4 MiB more are for the host's frames and the compiler.
-            let builder =
-                std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
-            builder.spawn(move || shared.work())?;
+            let builder = std::thread::Builder::new().name(name).stack_size(WASM_STACK_BYTES + (4 << 20));
+            builder.spawn(move || {
+                if lane == Lane::Long {
+                    lower_priority();
+                }
+                shared.work(lane);
+            })?;
         }
         Ok(workers)
     }
@@ -329,12 +406,31 @@ impl Workers {
             });
         };
         let shared = &self.0.0;
-        let pushed =
-            shared.lock().push(whose, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
+        let job = Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) };
+        let mut queue = shared.lock();
+        let pushed = queue.push(whose, job, &shared.limits);
+        let lane = queue.usual.lane(whose.tenant.tenant, whose.group);
+        drop(queue);
         // A refused job is dropped here, outside of the lock: dropping it may run the caller's code.
         pushed.map_err(|(full, _job)| full)?;
-        shared.ready.notify_one();
+        shared.ready(lane).notify_one();
         Ok(())
+    }
+}
+
+/// What this thread has used of a processor since it was started.
+fn processor_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(used.tv_sec).unwrap_or(0), u32::try_from(used.tv_nsec).unwrap_or(0));
+    Duration::new(seconds, nanos)
+}
+
+/// Lowers the priority of this thread, where the system can do that for a single thread. A failure does no harm.
+fn lower_priority() {
+    // On Linux `None` is the calling thread. Elsewhere it would be the whole process.
+    #[cfg(target_os = "linux")]
+    if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
+        let _ = rustix::process::setpriority_process(None, NICE);
     }
 }
 
@@ -378,7 +474,7 @@ mod tests {
 
     /// The tenant and group that are next.
     fn next(queue: &mut Queue) -> Option<(u64, u64)> {
-        queue.take(&LIMITS).map(|(tenant, group, _)| (tenant, group))
+        queue.take(&LIMITS, Lane::Short).map(|(tenant, group, _)| (tenant, group))
     }
 
     /// The group that is next, where there is one tenant.
@@ -485,6 +581,65 @@ mod tests {
             queue.has_run(tenant, group, Duration::from_millis(1));
         }
         assert!(queue.tenants.is_empty() && queue.waiting == 0);
+    }
+
+    #[test]
+    fn long_jobs_have_threads_of_their_own_and_both_kinds_share_the_limit() {
+        let mut queue = queue(&[1]);
+        let (long, short) = (Duration::from_secs(1), Duration::from_millis(1));
+        queue.usual.note(ONE, 2, long);
+        queue.usual.note(ONE, 1, short);
+        for whose in [of(ONE, 2), of(2, 1), of(3, 1)] {
+            assert!(push(&mut queue, whose).is_ok());
+        }
+        queue.usual.note(3, 7, long);
+        let take = |queue: &mut Queue, lane| queue.take(&LIMITS, lane).map(|(tenant, group, _)| (tenant, group));
+        assert_eq!(take(&mut queue, Lane::Long), Some((ONE, 2)));
+        assert_eq!(take(&mut queue, Lane::Long), Some((3, 1)), "its tenant's other group has long jobs");
+        assert_eq!(take(&mut queue, Lane::Long), None);
+        assert_eq!(take(&mut queue, Lane::Short), Some((ONE, 1)));
+        assert_eq!(take(&mut queue, Lane::Short), Some((2, 1)));
+        assert!(push(&mut queue, of(4, 1)).is_ok());
+        assert_eq!(take(&mut queue, Lane::Short), None, "four jobs run");
+        queue.has_run(3, 1, long);
+        assert_eq!(take(&mut queue, Lane::Short), Some((4, 1)));
+    }
+
+    #[test]
+    fn a_group_whose_jobs_become_short_changes_its_threads() {
+        let mut usual = UsualTimes::default();
+        usual.note(ONE, 1, Duration::from_secs(1));
+        assert_eq!((usual.lane(ONE, 1), usual.lane(ONE, 2), usual.lane(2, 1)), (Lane::Long, Lane::Long, Lane::Short));
+        (0..20).for_each(|_| usual.note(ONE, 1, Duration::from_micros(100)));
+        assert_eq!(usual.lane(ONE, 1), Lane::Short);
+        (0..5_000).for_each(|group| usual.note(2, group, Duration::ZERO));
+        assert!(usual.0.len() <= MAX_KNOWN);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_threads_for_long_jobs_have_a_lower_priority() {
+        let nice = || rustix::process::getpriority_process(None).expect("a priority");
+        let (own, workers) = (nice(), Workers::new("test", LIMITS).expect("threads"));
+        let run = |work: fn()| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let work = move || {
+                work();
+                rustix::process::getpriority_process(None).expect("a priority")
+            };
+            let done = move |priority: i32| tell.send(priority).expect("it is waited for");
+            let failed = |why: String| -> i32 { panic!("{why}") };
+            assert!(workers.submit(of(ONE, 1), || false, work, failed, done).is_ok());
+            told.recv().expect("it has run")
+        };
+        let work = || {
+            let until = processor_time() + 2 * LONG_JOB;
+            while processor_time() < until {}
+        };
+        assert_eq!(run(work), own, "it is not known yet");
+        // What was seen of the first job is noted after it was answered.
+        let lowered = (0..1_000).map(|_| run(work)).find(|nice| *nice != own);
+        assert_eq!(lowered, Some(NICE.max(own)));
     }
 
     #[test]

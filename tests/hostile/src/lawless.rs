@@ -131,6 +131,15 @@ pub fn rock_paper_scissors() -> Vec<u8> {
     plugin(7, &format!("{table} {merge}"))
 }
 
+/// The largest of the first five digits, as if there were never more siblings.
+#[must_use]
+pub fn first_five() -> Vec<u8> {
+    let few = "(if (i32.gt_u (local.get $count) (i32.const 5)) (then (local.set $count (i32.const 5))))";
+    let merge = folding("(i32.const 0)", LARGER, ANSWER);
+    let merge = merge.replacen("(loop $next", &format!("{few} (loop $next"), 1);
+    plugin(7, &merge)
+}
+
 /// Adds up, modulo ten: a value that is merged twice counts twice.
 #[must_use]
 pub fn sum() -> Vec<u8> {

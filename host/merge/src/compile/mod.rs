@@ -10,13 +10,12 @@
 //! for it, `cache` stores the machine code.
 
 mod cache;
-mod child;
-mod parent;
+pub(crate) mod child;
+pub(crate) mod parent;
 mod queue;
 mod wire;
 
 use std::path::PathBuf;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::Engine;
@@ -79,6 +78,14 @@ impl Default for ChildCompiler {
     }
 }
 
+impl ChildCompiler {
+    /// The running program, with the limits for components of up to `bytes`.
+    #[must_use]
+    pub fn for_bytes(bytes: usize) -> Self {
+        Self { limits: CompileLimits::for_bytes(bytes), ..Self::default() }
+    }
+}
+
 /// A component in machine code, with the names of its exports. Only this module makes one, from its own compiler or its
 /// own cache, because the engine runs the code unchecked.
 #[derive(Clone)]
@@ -123,10 +130,16 @@ pub(crate) fn load_error(error: &wasmtime::Error) -> Rejection {
 #[derive(Clone, Default, Debug)]
 pub struct CancelToken(Arc<Mutex<CancelState>>);
 
-#[derive(Default, Debug)]
+#[derive(Default)]
 struct CancelState {
     cancelled: bool,
-    wake: Option<Sender<parent::ChildEvent>>,
+    wake: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl std::fmt::Debug for CancelState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CancelState").field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
 }
 
 impl CancelToken {
@@ -139,8 +152,7 @@ impl CancelToken {
         let mut state = self.lock();
         state.cancelled = true;
         if let Some(wake) = state.wake.take() {
-            // The receiver may have finished.
-            let _ = wake.send(parent::ChildEvent::Cancelled);
+            wake();
         }
     }
 
@@ -150,10 +162,10 @@ impl CancelToken {
         self.lock().cancelled
     }
 
-    /// Sends an event on cancellation. `false`: it is already cancelled.
-    fn watch(&self, wake: Sender<parent::ChildEvent>) -> bool {
+    /// Calls that on cancellation. `false`: it is already cancelled.
+    pub(crate) fn watch(&self, wake: impl FnOnce() + Send + 'static) -> bool {
         let mut state = self.lock();
-        state.wake = Some(wake);
+        state.wake = Some(Box::new(wake));
         !state.cancelled
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
@@ -61,13 +62,8 @@ impl ChildCompiler {
     }
 
     fn spawn(&self) -> Result<Child, Rejection> {
-        let mut command = Command::new(&self.program);
-        command.arg0("rejoin").args(child::arguments(self.limits.memory_bytes, self.limits.cpu_seconds));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A process group of its own: Ctrl-C at a terminal is for the node, which ends its processes itself. No
-        // environment: it may hold credentials, which a process that reads untrusted bytes must not have.
-        command.current_dir("/").env_clear().env("RUST_BACKTRACE", "0").process_group(0);
-        command.spawn().map_err(|why| {
+        let arguments = child::arguments(child::CHILD_VERB, self.limits.memory_bytes, self.limits.cpu_seconds);
+        spawn(&self.program, &arguments).map_err(|why| {
             let reason = format!("the compiling process {} cannot be started: {why}", self.program.display());
             Rejection::NotTried { reason }
         })
@@ -87,7 +83,9 @@ impl ChildCompiler {
             return Err(not_tried("the compiling process has no pipes"));
         };
         let (told, events) = channel();
-        if !cancel.watch(told.clone()) {
+        let wake = told.clone();
+        // The receiver may have finished.
+        if !cancel.watch(move || drop(wake.send(ChildEvent::Cancelled))) {
             return Err(cancelled());
         }
         let most = self.most_bytes();
@@ -149,6 +147,17 @@ impl ChildCompiler {
     }
 }
 
+/// Starts a child process with pipes.
+pub(crate) fn spawn(program: &Path, arguments: &[String]) -> std::io::Result<Child> {
+    let mut command = Command::new(program);
+    command.arg0("rejoin").args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A process group of its own: Ctrl-C at a terminal is for the node, which ends its processes itself. No
+    // environment: it may hold credentials, which a process that reads untrusted bytes must not have.
+    command.current_dir("/").env_clear().env("RUST_BACKTRACE", "0").process_group(0);
+    command.spawn()
+}
+
 /// Writes the request and reads the answer, which is empty or incomplete if the process ends early.
 fn exchange(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u64) -> Vec<u8> {
     let written = request.iter().try_for_each(|part| stdin.write_all(part));
@@ -161,7 +170,7 @@ fn exchange(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], mos
 }
 
 /// The first bytes of stderr. The rest is read and dropped.
-fn read_stderr(mut stderr: ChildStderr) -> String {
+pub(crate) fn read_stderr(mut stderr: ChildStderr) -> String {
     let mut words = Vec::new();
     // An unreadable text counts as empty: the exit status says more.
     let read = stderr.by_ref().take(STDERR_BYTES).read_to_end(&mut words);
