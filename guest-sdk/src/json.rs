@@ -35,6 +35,13 @@ pub const MAX_NUMBER: u64 = 1 << 53;
 /// Why a value is refused, with the line and column.
 pub type Error = serde_json::Error;
 
+/// What cannot be read is malformed: `?` turns one into the other.
+impl From<Error> for crate::Fault {
+    fn from(_: Error) -> Self {
+        Self::Malformed
+    }
+}
+
 /// Reads a value. A map whose keys are not text is refused.
 ///
 /// # Errors

@@ -53,6 +53,8 @@
 
 mod adapter;
 mod bindings;
+#[cfg(feature = "json")]
+pub mod causal;
 mod export;
 #[cfg(feature = "json")]
 pub mod json;

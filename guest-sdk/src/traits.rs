@@ -37,6 +37,14 @@ pub struct Dot {
     pub counter: u64,
 }
 
+impl Dot {
+    /// The actor as a writer's name in a value: 16 hexadecimal digits.
+    #[must_use]
+    pub fn writer(&self) -> String {
+        format!("{:016x}", self.actor)
+    }
+}
+
 /// The WIT record `card`: a plugin's name, version and format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metadata {

@@ -7,7 +7,7 @@ use rejoin_test_laws::cart::SCENARIOS;
 use rejoin_test_laws::component;
 
 fn laws_hold(under_test: &(impl Merge + Sampler), cases: u32) {
-    let report = check(under_test, under_test, CheckConfig { cases, ..CheckConfig::default() })
+    let report = check(under_test, under_test, CheckConfig { cases, smallest: 20, ..CheckConfig::default() })
         .unwrap_or_else(|found| panic!("{found}"));
     assert!(
         report.iter().all(|tried| tried.collisions > 0 && tried.judged > cases / 2),
