@@ -16,6 +16,8 @@ pub enum Verb {
     Read,
     /// Writes or deletes an object.
     Write,
+    /// Lists the keys of a bucket whose merge has failed.
+    ConflictShow,
     /// Lists buckets, or shows one.
     BucketShow,
     /// Makes a bucket.
@@ -30,6 +32,8 @@ pub enum Verb {
     PluginShow,
     /// Pushes a plugin.
     PluginPush,
+    /// Pushes a plugin whose laws are not checked.
+    PluginPushUnchecked,
     /// Ends a plugin's quarantine.
     PluginRelease,
     /// Deletes a plugin, or restores it.
@@ -60,9 +64,10 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order of the book's table.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Read,
         Self::Write,
+        Self::ConflictShow,
         Self::BucketShow,
         Self::BucketCreate,
         Self::BucketSet,
@@ -70,6 +75,7 @@ impl Verb {
         Self::BucketQuota,
         Self::PluginShow,
         Self::PluginPush,
+        Self::PluginPushUnchecked,
         Self::PluginRelease,
         Self::PluginDelete,
         Self::TokenShow,
@@ -101,12 +107,14 @@ impl Verb {
                 AdminRequest::List(RecordKind::Plugin) => Self::PluginShow,
                 AdminRequest::List(RecordKind::Token) => Self::TokenShow,
                 AdminRequest::List(RecordKind::Tenant | RecordKind::Quota) | AdminRequest::Usage => Self::TenantShow,
+                AdminRequest::Conflicts { .. } => Self::ConflictShow,
                 AdminRequest::QuotaSet { bucket: Some(_), .. } => Self::BucketQuota,
                 AdminRequest::QuotaSet { bucket: None, .. } => Self::TenantQuota,
                 AdminRequest::BucketCreate { .. } => Self::BucketCreate,
                 AdminRequest::BucketSet { .. } => Self::BucketSet,
                 AdminRequest::BucketDelete { .. } | AdminRequest::BucketRestore { .. } => Self::BucketDelete,
-                AdminRequest::PluginPush { .. } => Self::PluginPush,
+                AdminRequest::PluginPush { unchecked: false, .. } | AdminRequest::PluginLaws { .. } => Self::PluginPush,
+                AdminRequest::PluginPush { unchecked: true, .. } => Self::PluginPushUnchecked,
                 AdminRequest::PluginRelease { .. } => Self::PluginRelease,
                 AdminRequest::PluginDelete { .. } | AdminRequest::PluginRestore { .. } => Self::PluginDelete,
                 AdminRequest::TokenCreate { .. } => Self::TokenCreate,
@@ -125,6 +133,7 @@ impl Verb {
         match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::ConflictShow => "list conflicts",
             Self::BucketShow => "show buckets",
             Self::BucketCreate => "make buckets",
             Self::BucketSet => "change buckets",
@@ -132,6 +141,7 @@ impl Verb {
             Self::BucketQuota => "set quotas of buckets",
             Self::PluginShow => "list plugins",
             Self::PluginPush => "push plugins",
+            Self::PluginPushUnchecked => "push plugins unchecked",
             Self::PluginRelease => "release plugins",
             Self::PluginDelete => "delete plugins",
             Self::TokenShow => "list tokens",
@@ -178,12 +188,14 @@ pub fn allows(scope: Scope, verb: Verb, whose: Whose) -> bool {
         (Scope::Operator, _) => true,
         // Rule: other tenants are closed.
         (_, Whose::Other) => false,
-        (Scope::TenantAdmin, Whose::Own) => !verb.is_of_the_cluster(),
+        (Scope::TenantAdmin, Whose::Own) => !verb.is_of_the_cluster() && verb != Verb::PluginPushUnchecked,
         (Scope::PluginAuthor, Whose::Own) => {
             matches!(verb, Verb::BucketShow | Verb::PluginShow | Verb::PluginPush | Verb::PluginRelease)
         }
-        (Scope::ReadWrite, Whose::Own) => matches!(verb, Verb::Read | Verb::Write | Verb::BucketShow),
-        (Scope::ReadOnly, Whose::Own) => matches!(verb, Verb::Read | Verb::BucketShow),
+        (Scope::ReadWrite, Whose::Own) => {
+            matches!(verb, Verb::Read | Verb::Write | Verb::ConflictShow | Verb::BucketShow)
+        }
+        (Scope::ReadOnly, Whose::Own) => matches!(verb, Verb::Read | Verb::ConflictShow | Verb::BucketShow),
     }
 }
 
@@ -252,6 +264,8 @@ pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(
     let is_admitted = match request {
         RequestBody::Get(get) => grant.limits.admit(&get.bucket, &get.key),
         RequestBody::Put(put) => grant.limits.admit(&put.bucket, &put.key),
+        // The node leaves out the keys that it does not admit.
+        RequestBody::Admin(AdminRequest::Conflicts { bucket }) => grant.limits.admit_bucket(bucket),
         _ => true,
     };
     match is_admitted {

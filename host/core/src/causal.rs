@@ -236,8 +236,9 @@ pub fn visible(object: &Object, now_ms: u64) -> Vec<Entry> {
     object.entries.iter().filter(|entry| entry.is_visible(now_ms)).cloned().collect()
 }
 
-/// The values of these entries as a reader and a plugin are given them: each once. Of byte-equal ones the latest stamp and
-/// the largest writer count, as if they were folded: otherwise a merge by stamps would depend on what was folded before.
+/// The values of these entries as a reader and a plugin are given them: each once. Of byte-equal ones the latest stamp
+/// and the largest writer count, as if they were folded: otherwise a merge by stamps would depend on what was folded
+/// before.
 #[must_use]
 pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
     let mut siblings: Vec<Sibling> = Vec::with_capacity(entries.len());

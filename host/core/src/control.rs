@@ -31,7 +31,7 @@ use deletions::open_deletion;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::access::Scope;
-use rejoin_proto::catalog::{BucketProps, MAX_PAST, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
@@ -711,7 +711,7 @@ fn is_sound(record: &Record) -> bool {
         (
             RecordKey::Bucket(..),
             RecordBody::Bucket { id, props, past } | RecordBody::DeletedBucket { id, props, past, .. },
-        ) => props.check_record().is_ok() && past.len() <= MAX_PAST && !past.contains(id),
+        ) => props.check_record().is_ok() && past.is_bounded() && !past.buckets.contains(id),
         (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
         (
             RecordKey::Plugin(..),
@@ -725,9 +725,18 @@ fn is_sound(record: &Record) -> bool {
     fits && (1..=MAX_VERSION).contains(&record.version)
 }
 
+/// The record of a plugin that was pushed without its laws being checked, with the name of the token.
+#[must_use]
+pub fn unchecked_record(mut record: RecordBody, by: Name) -> RecordBody {
+    if let RecordBody::Plugin { unchecked, .. } = &mut record {
+        *unchecked = Some(by);
+    }
+    record
+}
+
 /// What a plugin's record says, made from its card and its exports.
 #[must_use]
 pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> RecordBody {
     let version = version.chars().take(64).filter(char::is_ascii).collect();
-    RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined: None }
+    RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined: None, unchecked: None }
 }

@@ -94,12 +94,33 @@ impl Tenures {
         let dot = Dot { actor: row.actor, counter: row.next };
         row.next += 1;
         change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode(row));
-        if self.former.contains_key(&partition) {
-            // It goes with the next change: until then its row does no harm.
-            self.former.remove(&partition);
+        self.begun(partition);
+        dot
+    }
+
+    /// Reserves the next dot of a partition's actor for a value that a plugin has yet to make. Writes nothing: the dot
+    /// leaves the node only with the value, and [`Tenures::take`] writes the actor's row then.
+    pub(crate) fn reserve(&mut self, partition: PartitionId, rng: &mut Prng) -> Dot {
+        let row = self.actors.entry(partition).or_insert_with(|| ActorRow { actor: ActorId(rng.next_u64()), next: 1 });
+        let dot = Dot { actor: row.actor, counter: row.next };
+        row.next += 1;
+        dot
+    }
+
+    /// Takes a reserved dot for a write, if its actor's tenure has not ended. Adds the actor's row to the change.
+    pub(crate) fn take(&mut self, partition: PartitionId, dot: Dot, change: &mut Change) -> Option<Dot> {
+        let row = self.actors.get(&partition).filter(|row| row.actor == dot.actor)?;
+        change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode(row));
+        self.begun(partition);
+        Some(dot)
+    }
+
+    /// The partition has minted: its former actor is not announced any more. The row of it goes with the next change;
+    /// until then it does no harm.
+    fn begun(&mut self, partition: PartitionId) {
+        if self.former.remove(&partition).is_some() {
             self.former_owed.insert(partition);
         }
-        dot
     }
 
     /// Whether a context has seen a counter of this partition's actor that it has not used yet. Then this disk is an

@@ -126,7 +126,7 @@ impl ClusterView {
                         reaped.extend(deleted.reaped.then_some(*id));
                     }
                     // Rule: what is reaped stays reaped. A node that was away may come with any of them.
-                    reaped.extend(past);
+                    reaped.extend(&past.buckets);
                     let live = LiveCopies::new(layouts.iter().map(|layout| Copies::of(layout, *id, props)));
                     let Copies { n, sloppy } = live.at(0);
                     made.push(Bucket {
@@ -543,7 +543,7 @@ mod tests {
         let layout = bootstrap((0..5).map(node).collect(), 256).expect("a layout");
         let dead: Vec<NodeId> = layout.nodes.iter().take(dead).map(|node| node.id).collect();
         let (tenant, name) = (TenantId(1), Name::new("b").expect("a name"));
-        let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props, past: Vec::new() };
+        let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props, past: Default::default() };
         let record = Record { key: RecordKey::Bucket(tenant, name), version: 1, stamp: Hlc::default(), body };
         let alive = |node| !dead.contains(&node);
         ClusterView::new(layout, &[record]).spare(alive, alive)

@@ -30,6 +30,8 @@ pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
 pub const MAX_QUARANTINE_BYTES: usize = 512;
 /// The most times that the name of a deleted bucket or tenant is used again.
 pub const MAX_PAST: usize = 32;
+/// The most earlier plugins of a bucket that are kept, to go back to.
+pub const MAX_PAST_PLUGINS: usize = 100;
 
 /// Fuel does not grow beyond this many bytes of inputs: the largest object of a bucket with the defaults.
 pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u64;
@@ -129,6 +131,39 @@ pub struct Activation {
     pub replaces: bool,
     /// Whether it has a validator, which is called before every put.
     pub validates: bool,
+}
+
+/// What a bucket's name belonged to before, and which plugins the bucket had.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct BucketPast {
+    /// The buckets that had the name before, and are reaped; at most [`MAX_PAST`].
+    pub buckets: Vec<BucketId>,
+    /// The plugins that the bucket had before, the latest last; at most [`MAX_PAST_PLUGINS`].
+    pub plugins: Vec<PastPlugin>,
+}
+
+impl BucketPast {
+    /// Adds a plugin that was replaced at that time, and forgets the oldest ones if there are too many.
+    pub fn replaced(&mut self, plugin: Option<Activation>, until: Hlc) {
+        self.plugins.push(PastPlugin { plugin, until });
+        let excess = self.plugins.len().saturating_sub(MAX_PAST_PLUGINS);
+        self.plugins.drain(..excess);
+    }
+
+    /// Whether no list is longer than it may be.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.buckets.len() <= MAX_PAST && self.plugins.len() <= MAX_PAST_PLUGINS
+    }
+}
+
+/// A plugin that a bucket had before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PastPlugin {
+    /// Its activation. `None`: the bucket had no plugin.
+    pub plugin: Option<Activation>,
+    /// When it was replaced.
+    pub until: Hlc,
 }
 
 impl Default for BucketProps {
@@ -267,8 +302,8 @@ pub enum RecordBody {
         id: BucketId,
         /// Its properties.
         props: BucketProps,
-        /// The buckets that had the name before, and are reaped; at most [`MAX_PAST`].
-        past: Vec<BucketId>,
+        /// What was before.
+        past: BucketPast,
     },
     /// A plugin that was pushed.
     Plugin {
@@ -285,6 +320,8 @@ pub enum RecordBody {
         /// Why its merges are not run, if it was found to make different values of the same siblings. At most
         /// [`MAX_QUARANTINE_BYTES`].
         quarantined: Option<String>,
+        /// The token of the operator who has pushed it without the laws being checked, if one has ever.
+        unchecked: Option<Name>,
     },
     /// A token. Only hashes of its secrets are kept.
     Token {
@@ -306,7 +343,7 @@ pub enum RecordBody {
         /// What it is restored with.
         props: BucketProps,
         /// As in [`RecordBody::Bucket`].
-        past: Vec<BucketId>,
+        past: BucketPast,
         /// How far it is gone.
         deleted: Deleted,
     },
@@ -332,6 +369,8 @@ pub enum RecordBody {
         validates: bool,
         /// As in [`RecordBody::Plugin`].
         quarantined: Option<String>,
+        /// As in [`RecordBody::Plugin`].
+        unchecked: Option<Name>,
         /// How far it is gone.
         deleted: Deleted,
     },

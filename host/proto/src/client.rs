@@ -13,6 +13,7 @@ use crate::address::Address;
 use crate::audit::{AuditPage, AuditRequest};
 use crate::catalog::{BucketProps, Quorum, Record};
 use crate::codec::Versioned;
+use crate::conflict::ConflictNote;
 use crate::error::ErrorReply;
 use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
@@ -163,8 +164,20 @@ pub struct Get {
     pub pr: Option<Quorum>,
     /// Also return the siblings of a merged value.
     pub siblings: bool,
-    /// Also return the plugin's readable form.
-    pub show: bool,
+    /// What the plugin makes of the value for the reader.
+    pub show: Show,
+}
+
+/// What a reader wants of the plugin beside the value.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Show {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The readable form of the value, if the plugin has one.
+    Readable,
+    /// The answer to this question in the place of the value, which is not sent.
+    Answer(Bytes),
 }
 
 /// What a write replaces.
@@ -176,6 +189,9 @@ pub enum Basis {
     Create,
     /// Replaces nothing: the value becomes a sibling of what is stored.
     Blind,
+    /// The content is an operation of the plugin's data type. The plugin of the node that coordinates makes the value
+    /// of it and of that node's copy, and the value replaces what that copy had.
+    Operation,
 }
 
 /// Writes or deletes an object.
@@ -185,7 +201,7 @@ pub struct Put {
     pub bucket: Name,
     /// At most 1 KiB.
     pub key: Bytes,
-    /// The value, or a tombstone.
+    /// The value, or a tombstone, or an operation.
     pub content: Content,
     /// The values that it replaces.
     pub basis: Basis,
@@ -228,7 +244,7 @@ pub struct MergedBy {
 pub struct GetReply {
     /// The value, single or merged. `None` if there is none, or if the siblings could not be merged.
     pub value: Option<Bytes>,
-    /// The plugin's readable form of `value`, if requested and available.
+    /// The plugin's readable form of `value`, if requested and available; or its answer, without `value`.
     pub shown: Option<Bytes>,
     /// One sibling for a single or merged value, all if they were requested or could not be merged, none if nothing was
     /// found.
@@ -319,12 +335,15 @@ pub enum AdminRequest {
         /// Also refuses every certificate of that name, for good.
         certificates: bool,
     },
-    /// Stores a plugin on this node, which checks it first. The other nodes fetch it from there.
+    /// Stores a plugin on this node, which checks its laws first. The other nodes fetch it from there. While the laws
+    /// are being checked, and if one is broken, the answer is [`Reply::Laws`] and nothing is stored.
     PluginPush {
         /// Used if the component has no card with a name.
         name: Name,
         /// The bytes of the component.
         module: Bytes,
+        /// Stores it without checking its laws, which its record then says.
+        unchecked: bool,
     },
     /// What this node thinks of every other one.
     Members,
@@ -391,7 +410,43 @@ pub enum AdminRequest {
         /// The whole quota: what it does not name is not limited.
         quota: Box<Quota>,
     },
+    /// The keys whose merge has failed at the answering node.
+    Conflicts {
+        /// A bucket of the tenant.
+        bucket: Name,
+    },
+    /// How far this node has checked the laws of a plugin that was pushed here. The answer is [`Reply::Laws`].
+    PluginLaws {
+        /// The digest of its component.
+        digest: PluginDigest,
+    },
 }
+
+/// How far a node has checked the laws of a plugin.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LawState {
+    /// Others are checked before it.
+    Waiting,
+    /// Its laws are being checked.
+    Checking {
+        /// The name of the law.
+        law: String,
+        /// The number of the case.
+        case: u32,
+        /// The number of cases of this law.
+        cases: u32,
+    },
+    /// All laws were checked.
+    Checked {
+        /// Why the plugin is not stored: the laws that it breaks. `None` if it breaks none.
+        broken: Option<String>,
+        /// What `rejoin plugin test --json` prints, at most [`MAX_LAW_REPORT_BYTES`].
+        report: Bytes,
+    },
+}
+
+/// The most bytes of the report in [`LawState::Checked`].
+pub const MAX_LAW_REPORT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A kind of record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -466,9 +521,9 @@ pub struct ReachedLimit {
 pub struct BucketUsage {
     /// The bucket.
     pub bucket: BucketId,
-    /// Copies of objects, deleted ones with a tombstone among them.
+    /// Copies of objects that have a value. Those that are deleted are not among them.
     pub objects: u64,
-    /// Bytes of their rows.
+    /// Bytes of all rows, with the tombstones of what is deleted.
     pub bytes: u64,
 }
 
@@ -682,6 +737,16 @@ pub enum Reply {
     Audit(AuditPage),
     /// To [`AdminRequest::Usage`].
     Usage(TenantUsage),
+    /// To [`AdminRequest::PluginPush`] while its laws are being checked or if one is broken, and to
+    /// [`AdminRequest::PluginLaws`].
+    Laws {
+        /// The digest of the component.
+        digest: PluginDigest,
+        /// How far its laws are checked.
+        state: LawState,
+    },
+    /// To [`AdminRequest::Conflicts`].
+    Conflicts(Vec<ConflictNote>),
 }
 
 /// A reply, and what every reply carries.

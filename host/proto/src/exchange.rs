@@ -28,6 +28,10 @@ pub const PLACE_BITS: u8 = 16;
 pub struct Sum {
     /// The number of objects.
     pub count: u64,
+    /// How many of them have a value: the others are deleted, and their tombstones are kept. Not sent to others, and
+    /// not compared.
+    #[serde(skip)]
+    pub live: u64,
     /// The bytes of their rows.
     pub bytes: u64,
     /// The wrapping sum of their causal hashes, which are over all that is stored of an object.
@@ -40,11 +44,12 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The sum of one row: its causal hash, the prefix of its key hash, its bytes, and the weight of its context.
+    /// The sum of one row: its causal hash, the prefix of its key hash, its bytes, the weight of its context, and
+    /// whether it has a value.
     #[must_use]
-    pub fn of(hash: u128, prefix: u64, row_bytes: usize, weight: u64) -> Self {
+    pub fn of(hash: u128, prefix: u64, row_bytes: usize, weight: u64, is_live: bool) -> Self {
         let places = prefix.reverse_bits().wrapping_mul(hash as u64);
-        Self { count: 1, bytes: row_bytes as u64, hash, places, weights: weight }
+        Self { count: 1, live: is_live.into(), bytes: row_bytes as u64, hash, places, weights: weight }
     }
 
     /// What a message has of it, to find out which key differs.
@@ -53,11 +58,18 @@ impl Sum {
         Digest { hash: self.hash as u32, places: self.places as u32, weights: self.weights as u32 }
     }
 
+    /// The sum as others are told it: without [`Sum::live`].
+    #[must_use]
+    pub fn told(self) -> Self {
+        Self { live: 0, ..self }
+    }
+
     /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
             count: self.count.wrapping_add(other.count),
+            live: self.live.wrapping_add(other.live),
             bytes: self.bytes.wrapping_add(other.bytes),
             hash: self.hash.wrapping_add(other.hash),
             places: self.places.wrapping_add(other.places),
@@ -70,6 +82,7 @@ impl Sum {
     pub fn minus(self, other: Self) -> Option<Self> {
         Some(Self {
             count: self.count.checked_sub(other.count)?,
+            live: self.live.checked_sub(other.live)?,
             bytes: self.bytes.checked_sub(other.bytes)?,
             hash: self.hash.wrapping_sub(other.hash),
             places: self.places.wrapping_sub(other.places),

@@ -18,8 +18,8 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`peer`], [`exchange`], [`error`],
-//! [`fault`],
+//! [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`], [`peer`], [`exchange`],
+//! [`error`], [`fault`],
 //! [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -33,6 +33,7 @@ pub mod catalog;
 pub mod causal;
 pub mod client;
 pub mod codec;
+pub mod conflict;
 pub mod context;
 pub mod error;
 pub mod exchange;

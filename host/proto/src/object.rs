@@ -94,12 +94,31 @@ impl Object {
     }
 }
 
-/// The context of an encoded object, without its entries being decoded; `None` if it is malformed.
+/// The context of an encoded object, and whether one of its entries has a value, expired or not. No value is copied,
+/// and nothing behind the first one is read. `None` if what is read is malformed.
 #[must_use]
-pub fn context_of(row: &[u8]) -> Option<VersionVector> {
+pub fn outline_of(row: &[u8]) -> Option<(VersionVector, bool)> {
     let (&version, body) = row.split_first()?;
-    let (context, _) = postcard::take_from_bytes(body).ok().filter(|_| version == Object::VERSION)?;
-    Some(context)
+    let (context, rest) = postcard::take_from_bytes(body).ok().filter(|_| version == Object::VERSION)?;
+    let (count, mut rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
+    for _ in 0..count {
+        let (entry, others) = postcard::take_from_bytes::<EntryOutline<'_>>(rest).ok()?;
+        if matches!(entry.2, ContentOutline::Value(_)) {
+            return Some((context, true));
+        }
+        rest = others;
+    }
+    Some((context, false))
+}
+
+/// An [`Entry`], field by field, whose value stays where it is.
+type EntryOutline<'a> = (DotSet, DotSet, ContentOutline<'a>, Hlc, Option<Hlc>, Option<FoldedBy>);
+
+/// A [`Content`] whose value stays where it is.
+#[derive(Deserialize)]
+enum ContentOutline<'a> {
+    Tombstone,
+    Value(#[allow(dead_code, reason = "it is stepped over")] &'a [u8]),
 }
 
 /// A decoded object before its check.
@@ -132,4 +151,40 @@ pub struct ReapEpoch {
     pub number: u64,
     /// The proposer, which breaks ties.
     pub proposer: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causal::DotSpan;
+    use crate::codec;
+    use crate::id::{ActorId, Dot};
+    use alloc::vec;
+
+    #[test]
+    fn an_outline_says_what_the_object_does() {
+        let entry = |counter: u64, content: Content| {
+            let dots: DotSet = [DotSpan { actor: ActorId(7), lo: counter - 1, hi: counter }].into_iter().collect();
+            let (expires, folded_by) =
+                (Some(Hlc(9)), Some(FoldedBy { plugin: PluginDigest([3; 32]), profile: ProfileId(4) }));
+            Entry { dots: dots.clone(), covers: dots, content, stamp: Hlc(5), expires, folded_by }
+        };
+        let value = |text: &'static [u8]| Content::Value(Bytes::from_static(text));
+        let context: VersionVector = (1..=9).map(|counter| Dot { actor: ActorId(7), counter }).collect();
+        for (contents, is_live) in [
+            (vec![], false),
+            (vec![Content::Tombstone], false),
+            (vec![Content::Tombstone, Content::Tombstone], false),
+            (vec![Content::Tombstone, value(b"")], true),
+            (vec![value(b"a value")], true),
+        ] {
+            let entries = (9 - contents.len() as u64 + 1..).zip(contents).map(|(at, content)| entry(at, content));
+            let object = Object { context: context.clone(), entries: entries.collect() };
+            let row = codec::encode(&object);
+            assert_eq!(codec::decode::<Object>(&row), Ok(object));
+            assert_eq!(outline_of(&row), Some((context.clone(), is_live)));
+            assert_eq!(outline_of(&row[..row.len() / 2]), None, "it is cut off");
+        }
+        assert_eq!(outline_of(b"row"), None);
+    }
 }

@@ -43,6 +43,8 @@ mod limits;
 mod links;
 #[path = "../../../host/core/tests/machines/members.rs"]
 mod members;
+#[path = "../../../host/core/tests/machines/operations.rs"]
+mod operations;
 #[path = "../../../host/core/tests/machines/quotas.rs"]
 mod quotas;
 #[path = "../../../host/core/tests/machines/reads.rs"]
@@ -157,6 +159,7 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::RatesAreKept => quotas::a_rate_lets_through_what_it_says_and_tells_when_to_come_back,
         Rule::QuotasComeBeforeTheMint => quotas::a_full_bucket_refuses_new_objects_and_siblings_and_nothing_is_written,
+        Rule::TombstonesAreNoObjects => quotas::a_bucket_with_all_its_objects_takes_every_write_to_one_of_them,
         Rule::FullBucketsCanBeEmptied => quotas::a_full_bucket_takes_deletes_and_writes_that_replace_everything,
         Rule::BucketsAreOfTheirTenant => access::buckets_of_one_name_in_two_tenants_are_two_buckets,
         Rule::OtherTenantsAreClosed => access::nothing_but_an_operator_reaches_another_tenant_or_the_cluster,
@@ -316,6 +319,13 @@ fn catcher(rule: Rule) -> fn() {
         Rule::LossesBeginGaps => gaps::a_loss_that_the_store_reports_begins_a_gap,
         Rule::GapsAreWalkedInFull => gaps::a_gap_is_walked_with_whole_hashes,
         Rule::InvalidIsNotWritten => validation::a_value_that_the_plugin_refuses_is_not_written,
+        Rule::OperationsTakeTurns => {
+            operations::operations_on_one_key_run_one_after_the_other_and_each_sees_those_before
+        }
+        Rule::OperationsSeeTheirCopy => operations::an_operation_runs_again_with_its_dot_when_the_copy_has_changed,
+        Rule::ReservedDotsAreUnseen => {
+            operations::an_operation_gets_a_new_dot_when_a_put_of_its_key_was_given_a_later_one
+        }
     }
 }
 

@@ -112,6 +112,7 @@ fn request(request: &DataRequest) -> String {
                 Given::Context(_) => "with a context",
                 Given::Create => "create",
                 Given::Blind => "blind",
+                Given::Operation => "operation",
             };
             let what = if put.content == Content::Tombstone { "delete" } else { "put" };
             format!("{what} {basis}, attempt {}", put.attempt)

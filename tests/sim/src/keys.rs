@@ -255,7 +255,7 @@ impl Keys {
             key: RecordKey::Bucket(bucket.tenant, bucket.name.clone()),
             version: 1,
             stamp: Hlc::default(),
-            body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone(), past: Vec::new() },
+            body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone(), past: Default::default() },
         };
         let plugin = |bucket: &Bucket| {
             let plugin = bucket.props.plugin?.plugin;

@@ -170,7 +170,7 @@ mod tests {
             key: "k".into(),
             key_hash: 0,
             siblings: values.iter().enumerate().map(sibling).collect(),
-            show: false,
+            show: rejoin_proto::client::Show::Nothing,
             fresh: false,
             fuel: 5_000_000_000,
             memory_bytes: 64 << 20,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use rejoin_core::exchange::hash::CausalKey;
-use rejoin_proto::Object;
 use rejoin_proto::codec::{self, Versioned};
+use rejoin_proto::{Content, Object};
 
 /// A leaf as the core stores it: its frozen encoding, read here and not by the core's own code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ struct Leaf {
     hash: u128,
     places: u64,
     weights: u64,
+    /// How many of the objects have a value.
+    live: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ enum Standing {
 }
 
 impl Versioned for Leaf {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const WHAT: &'static str = "leaf row";
 }
 
@@ -56,7 +58,7 @@ impl StoredTrees<'_> {
             let (from, to) = range(place, leaf.depth);
             let inside = |key: &[u8]| key >= &from[..] && to.as_ref().is_none_or(|to| key < &to[..]);
             let rows = self.objects.range(from.clone()..).take_while(|(key, _)| inside(key));
-            let (mut count, mut bytes, mut hash, mut places, mut weights) = (0, 0, 0_u128, 0_u64, 0_u64);
+            let (mut count, mut live, mut bytes, mut hash, mut places, mut weights) = (0, 0, 0, 0_u128, 0_u64, 0_u64);
             for (key, row) in rows {
                 let of_row = self.key.hash_row(key, row).0;
                 count += 1;
@@ -64,15 +66,18 @@ impl StoredTrees<'_> {
                 hash = hash.wrapping_add(of_row);
                 let prefix = u64::from_be_bytes(key[8..16].try_into().expect("a key of the store"));
                 places = places.wrapping_add(prefix.reverse_bits().wrapping_mul(of_row as u64));
-                let weight = codec::decode::<Object>(row).map_or(0, |object| object.context.weight());
-                weights = weights.wrapping_add(weight);
+                if let Ok(object) = codec::decode::<Object>(row) {
+                    weights = weights.wrapping_add(object.context.weight());
+                    live += u64::from(object.entries.iter().any(|entry| entry.content != Content::Tombstone));
+                }
             }
             counted += count;
-            let sum = (leaf.count, leaf.bytes, leaf.hash, leaf.places, leaf.weights);
-            let is_sum = sum == (count, bytes, hash, places, weights);
+            let sum = (leaf.count, leaf.live, leaf.bytes, leaf.hash, leaf.places, leaf.weights);
+            let is_sum = sum == (count, live, bytes, hash, places, weights);
             if leaf.standing == Standing::Known && !is_sum && !in_doubt(&from, to.as_deref()) {
-                problems
-                    .push(format!("leaf {place:?} is {leaf:?}, and its objects come to {count}, {bytes}, {hash:x}"));
+                problems.push(format!(
+                    "leaf {place:?} is {leaf:?}, and its objects come to {count} ({live}), {bytes}, {hash:x}"
+                ));
             }
         }
         if !has_head {
@@ -118,13 +123,14 @@ mod tests {
         let (inside, outside) = (object(5), object(u64::MAX));
         let hash = CausalKey::derive(b"k").hash_row(&inside, b"row").0;
         let places = 5_u64.reverse_bits().wrapping_mul(hash as u64);
-        let leaf = Leaf { depth: 4, standing: Standing::Known, count: 1, bytes: 3, hash, places, weights: 0 };
+        let leaf = Leaf { depth: 4, standing: Standing::Known, count: 1, bytes: 3, hash, places, weights: 0, live: 0 };
         let one: BTreeMap<_, _> = [(inside.clone(), "row".into())].into();
         assert_eq!(problems(&leaf, &one), 0);
         assert_eq!(problems(&Leaf { hash: hash + 1, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { bytes: 4, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { places: 4, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { weights: 4, ..leaf }, &one), 1);
+        assert_eq!(problems(&Leaf { live: 1, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { standing: Standing::Unknown, count: 0, ..leaf }, &one), 0);
         assert_eq!(problems(&leaf, &[(inside, "other".into())].into()), 1);
         let two: BTreeMap<_, _> = one.into_iter().chain([(outside, "row".into())]).collect();

@@ -310,7 +310,7 @@ pub(crate) fn get(key: KeyId, r: Option<u8>, keys: &Keys) -> Ask {
         r: r.map(Quorum::Count),
         pr: None,
         siblings: false,
-        show: false,
+        show: rejoin_proto::client::Show::Nothing,
     };
     Ask {
         key,

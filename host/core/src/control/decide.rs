@@ -39,7 +39,7 @@ impl Control {
                 // Rule: names used again have new ids. The version is that of no earlier bucket of the name.
                 let incarnation = props.incarnation().wrapping_add(version - 1);
                 let id = BucketId::derive(tenant, &name, incarnation);
-                if past.contains(&id) {
+                if past.buckets.contains(&id) {
                     let message = "the id of this bucket would be that of a deleted one: make it with other properties";
                     return Err(ErrorReply::new(ErrorCode::Exists, message));
                 }
@@ -61,19 +61,24 @@ impl Control {
                 let props = self.checked(tenant, props, old.plugin, stamp)?;
                 // The copies are changed in the ring: a record keeps those that the bucket was made with.
                 let props = BucketProps { n: old.n, sloppy: old.sloppy, ..props };
-                let body = RecordBody::Bucket { id: *id, props, past: past.clone() };
+                let mut past = past.clone();
+                if old.plugin.map(|of| of.plugin) != props.plugin.map(|of| of.plugin) {
+                    past.replaced(old.plugin, stamp);
+                }
+                let body = RecordBody::Bucket { id: *id, props, past };
                 Ok(Record { key, version: version + 1, stamp, body })
             }
             CatalogChange::Token(tenant, name, by, change) => self.changed_token(stamp, (tenant, name), by, change),
             CatalogChange::PluginAdd(tenant, digest, body) => {
                 let key = RecordKey::Plugin(tenant, digest);
-                // Pushing the same component again changes nothing and is no error.
-                let version = match self.records.get(&key) {
+                let known = self.records.get(&key);
+                let version = match known {
                     // As far ahead as a restoration.
                     Some(Record { version, body: RecordBody::DeletedPlugin { .. }, .. }) => version + 2,
-                    Some(known) => return Ok(known.clone()),
+                    Some(known) => return Ok(pushed_again(known, stamp, &body)),
                     None => 1,
                 };
+                let body = marked(body, known.and_then(|known| unchecked(&known.body)));
                 self.check_plugins(tenant, &body)?;
                 Ok(Record { key, version, stamp, body })
             }
@@ -153,6 +158,34 @@ impl Control {
         let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());
         props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
         Ok(props)
+    }
+}
+
+/// The record of a plugin that is pushed again: nothing changes, and it is no error. But if its laws were not checked
+/// this time, the record says so from then on.
+fn pushed_again(known: &Record, stamp: Hlc, pushed: &RecordBody) -> Record {
+    let body = marked(known.body.clone(), unchecked(pushed));
+    if body == known.body {
+        return known.clone();
+    }
+    Record { key: known.key.clone(), version: known.version + 1, stamp, body }
+}
+
+/// The record of a plugin, with the mark that it was pushed unchecked, which nothing takes away again.
+fn marked(mut body: RecordBody, by: Option<&Name>) -> RecordBody {
+    if let RecordBody::Plugin { unchecked, .. } = &mut body
+        && unchecked.is_none()
+    {
+        *unchecked = by.cloned();
+    }
+    body
+}
+
+/// Who has pushed a plugin unchecked.
+fn unchecked(body: &RecordBody) -> Option<&Name> {
+    match body {
+        RecordBody::Plugin { unchecked, .. } | RecordBody::DeletedPlugin { unchecked, .. } => unchecked.as_ref(),
+        _ => None,
     }
 }
 

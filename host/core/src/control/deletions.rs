@@ -11,9 +11,9 @@
 use alloc::vec::Vec;
 use core::fmt::Display;
 
-use rejoin_proto::catalog::{Deleted, MAX_PAST, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{BucketPast, Deleted, MAX_PAST, Record, RecordBody, RecordKey};
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
 
 use super::decide::absent;
 use super::{CatalogEffect, Control, PendingSave};
@@ -44,15 +44,15 @@ impl Control {
         Ok(TenantId::of_incarnation(name, incarnation))
     }
 
-    /// The version of a new bucket's record, and the ids that had its name before.
-    pub(super) fn free_bucket(&self, key: &RecordKey, name: &Name) -> Result<(u64, Vec<BucketId>), ErrorReply> {
+    /// The version of a new bucket's record, with the ids that had its name before.
+    pub(super) fn free_bucket(&self, key: &RecordKey, name: &Name) -> Result<(u64, BucketPast), ErrorReply> {
         match self.records.get(key) {
-            None => Ok((1, Vec::new())),
+            None => Ok((1, BucketPast::default())),
             Some(Record { version, body: RecordBody::DeletedBucket { id, past, deleted, .. }, .. }) => {
-                next_of(past.len(), deleted, "bucket", name)?;
-                let past = past.iter().chain([id]).copied().collect();
+                next_of(past.buckets.len(), deleted, "bucket", name)?;
+                let buckets = past.buckets.iter().chain([id]).copied().collect();
                 // Past that of a restoration, which may have been made where the reaping was not known.
-                Ok((version + 2, past))
+                Ok((version + 2, BucketPast { buckets, ..BucketPast::default() }))
             }
             Some(_) => Err(exists("bucket", name)),
         }
@@ -127,7 +127,10 @@ impl Control {
         let key = RecordKey::Plugin(tenant, digest);
         let known = self.records.get(&key);
         let (version, body) = match known.map(|record| (record.version, record.body.clone())) {
-            Some((version, RecordBody::Plugin { name, version: of, bytes, self_causal, validates, quarantined })) => {
+            Some((
+                version,
+                RecordBody::Plugin { name, version: of, bytes, self_causal, validates, quarantined, unchecked },
+            )) => {
                 let (deleted, version_text) = (deleted(stamp, after_ms), of);
                 let body = RecordBody::DeletedPlugin {
                     name,
@@ -136,6 +139,7 @@ impl Control {
                     self_causal,
                     validates,
                     quarantined,
+                    unchecked,
                     deleted,
                 };
                 (version, body)
@@ -176,11 +180,21 @@ impl Control {
         match self.records.get(&key).cloned() {
             Some(Record {
                 version: at,
-                body: RecordBody::DeletedPlugin { name, version, bytes, self_causal, validates, quarantined, deleted },
+                body:
+                    RecordBody::DeletedPlugin {
+                        name,
+                        version,
+                        bytes,
+                        self_causal,
+                        validates,
+                        quarantined,
+                        unchecked,
+                        deleted,
+                    },
                 ..
             }) => {
                 restorable(&deleted, stamp, "plugin", &digest)?;
-                let body = RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined };
+                let body = RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked };
                 self.check_plugins(tenant, &body)?;
                 Ok(Record { key, version: at + 2, stamp, body })
             }

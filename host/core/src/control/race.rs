@@ -19,7 +19,7 @@ pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
             | RecordBody::DeletedBucket { id: other, past: before, .. },
         ) => {
             // Rule: past buckets are no rivals. One that is reaped, and the one that has its name now, did not race.
-            id != other && !before.contains(id) && !past.contains(other)
+            id != other && !before.buckets.contains(id) && !past.buckets.contains(other)
         }
         // A token that was withdrawn and is made again has another secret, and a later version.
         (RecordBody::Token { secret_hash, .. }, RecordBody::Token { secret_hash: rival, .. }) => {

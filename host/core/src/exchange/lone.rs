@@ -117,7 +117,7 @@ mod tests {
 
     /// The sum of a copy of a key.
     fn copy(key: u64, version: u64) -> Sum {
-        Sum::of(mixed(key * 100 + version) ^ mixed(version) >> 3, mixed(key) as u64, 100, version)
+        Sum::of(mixed(key * 100 + version) ^ mixed(version) >> 3, mixed(key) as u64, 100, version, true)
     }
 
     fn all(bucket: BucketId) -> HashRange {

@@ -25,8 +25,8 @@ const MAX_ROWS: usize = 4096;
 const MAX_NOTED: usize = 4096;
 /// The pause after a recount that could not be ended, in microseconds.
 const PAUSE_US: u64 = 200_000;
-/// The pause before leaves in whose range some rows could not be read are recounted again, in microseconds. Such rows may
-/// be readable by then, and no write says so.
+/// The pause before leaves in whose range some rows could not be read are recounted again, in microseconds. Such rows
+/// may be readable by then, and no write says so.
 const PARTIAL_PAUSE_US: u64 = 10_000_000;
 
 /// The recounts of one shard's trees.

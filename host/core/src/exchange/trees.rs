@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::exchange::{BRANCHES, HashRange, MAX_DEPTH, Sum, partition_of, place_of};
-use rejoin_proto::object::context_of;
+use rejoin_proto::object::outline_of;
 use rejoin_proto::{BucketId, PartitionId};
 
 use super::hash::CausalKey;
@@ -83,10 +83,13 @@ struct LeafRow {
     depth: u8,
     standing: Standing,
     sum: Sum,
+    /// [`Sum::live`], which a sum that is sent does not have.
+    live: u64,
 }
 
 impl Versioned for LeafRow {
-    const VERSION: u8 = 1;
+    /// A row of version 1 has no `live`. It cannot be read any more, so its leaf is counted anew.
+    const VERSION: u8 = 2;
     const WHAT: &'static str = "leaf row";
 }
 
@@ -534,16 +537,16 @@ pub(crate) struct Tidied {
 }
 
 impl From<LeafRow> for Leaf {
-    fn from(LeafRow { depth, standing, sum }: LeafRow) -> Self {
-        Self { depth, standing, stored: true, sum }
+    fn from(LeafRow { depth, standing, sum, live }: LeafRow) -> Self {
+        Self { depth, standing, stored: true, sum: Sum { live, ..sum } }
     }
 }
 
 /// The sum of one row.
 pub(super) fn sum_of(key: &CausalKey, store_key: &[u8], row: &[u8]) -> Sum {
     let prefix = place_of(store_key).map_or(0, |(_, prefix)| prefix);
-    let weight = context_of(row).map_or(0, |context| context.weight());
-    Sum::of(key.hash_row(store_key, row).0, prefix, row.len(), weight)
+    let (weight, is_live) = outline_of(row).map_or((0, false), |(context, is_live)| (context.weight(), is_live));
+    Sum::of(key.hash_row(store_key, row).0, prefix, row.len(), weight, is_live)
 }
 
 /// The key of a leaf's row.
@@ -553,5 +556,5 @@ pub(super) fn row_key((bucket, start): Place) -> Bytes {
 
 /// A leaf's row.
 pub(super) fn row_of(leaf: &Leaf) -> Vec<u8> {
-    codec::encode(&LeafRow { depth: leaf.depth, standing: leaf.standing, sum: leaf.sum })
+    codec::encode(&LeafRow { depth: leaf.depth, standing: leaf.standing, sum: leaf.sum, live: leaf.sum.live })
 }

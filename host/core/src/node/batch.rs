@@ -22,8 +22,8 @@ use crate::members::Requests;
 use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
 use crate::shard::event::{
-    Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ScanJob, ScanTicket,
-    ValidateJob, ValidateTicket,
+    Alarm, ApplyJob, ApplyTicket, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ScanJob,
+    ScanTicket, ValidateJob, ValidateTicket,
 };
 
 /// The bytes of values in the effects of a batch at which the batch is full. The budget of requests under way does not
@@ -60,6 +60,8 @@ pub enum Output {
     Merge(MergeTicket, MergeJob),
     /// Have a plugin look at a value; [`Event::Validated`] answers.
     Validate(ValidateTicket, ValidateJob),
+    /// Have a plugin apply an operation; [`Event::Applied`] answers.
+    Apply(ApplyTicket, ApplyJob),
     /// Read object rows at a position that has this batch; [`Event::Scanned`] answers.
     Scan(ScanTicket, ScanJob),
     /// The shard has checked the actors that a peer has announced on that connection; its objections precede this.
@@ -232,6 +234,7 @@ impl GroupCommit {
                 Effect::Reply { reply_to, reply } => outputs.push(Output::Reply(reply_to, reply)),
                 Effect::Merge(ticket, job) => outputs.push(Output::Merge(ticket, job)),
                 Effect::Validate(ticket, job) => outputs.push(Output::Validate(ticket, job)),
+                Effect::Apply(ticket, job) => outputs.push(Output::Apply(ticket, job)),
                 Effect::Scan(ticket, job) => outputs.push(Output::Scan(ticket, job)),
                 Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
                 Effect::Requests(requests) => outputs.push(Output::Requests(requests)),
@@ -292,7 +295,9 @@ fn value_bytes(effect: &Effect) -> usize {
             }) => batch.objects.iter().map(|(_, object)| causal::value_bytes(object)).sum(),
             _ => 0,
         },
-        Effect::Merge(_, job) => job.siblings.iter().map(|sibling| sibling.value.len()).sum(),
+        Effect::Merge(_, MergeJob { siblings, .. }) | Effect::Apply(_, ApplyJob { siblings, .. }) => {
+            siblings.iter().map(|sibling| sibling.value.len()).sum()
+        }
         _ => 0,
     }
 }

@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
+use rejoin_proto::client::{Receipt, Reply, Show, Sibling, StartId};
 use rejoin_proto::fault::{MergeFault, QueueOf};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
-use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
+use rejoin_proto::{BucketId, Dot, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
 use crate::exchange::ExchangeCommand;
 use crate::members::{Liveness, Requests};
@@ -79,6 +79,8 @@ pub enum Event {
     Merged(MergeTicket, Result<Merged, PluginError>),
     /// The result of an [`Effect::Validate`].
     Validated(ValidateTicket, Result<(), PluginError>),
+    /// The result of an [`Effect::Apply`]: the new value.
+    Applied(ApplyTicket, Result<Bytes, PluginError>),
     /// The answer to [`Effect::WhenDurable`]: its batch is on the disk.
     Durable(DurableTicket),
     /// The other answer to [`Effect::WhenDurable`]: too much waits for the disk, so nobody will say when the batch is
@@ -122,6 +124,13 @@ pub struct MergeTicket(pub(crate) u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ValidateTicket(pub(crate) u64);
 
+/// Matches an operation's result to its request, and to the run of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ApplyTicket {
+    pub(crate) op: u64,
+    pub(crate) run: u8,
+}
+
 /// Matches a durability notice to its request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DurableTicket(pub(crate) u64);
@@ -141,8 +150,8 @@ pub struct MergeJob {
     pub key_hash: u128,
     /// The inputs in canonical order. A single one is shown only.
     pub siblings: Vec<Sibling>,
-    /// Whether the reader wants the readable form too.
-    pub show: bool,
+    /// What the reader wants of the merged value.
+    pub show: Show,
     /// Whether the plugin must run, though the result of an equal merge may be known.
     pub fresh: bool,
     /// The limit of fuel.
@@ -160,7 +169,7 @@ pub struct MergeJob {
 pub struct Merged {
     /// The merged value. Of a single sibling its own.
     pub value: Bytes,
-    /// The readable form, if it was wanted and the plugin has one.
+    /// The readable form, if it was wanted and the plugin has one; or the answer to the reader's question.
     pub shown: Option<Bytes>,
     /// The engine's profile.
     pub profile: ProfileId,
@@ -185,6 +194,36 @@ pub struct ValidateJob {
     pub fuel: u64,
     /// The limit of linear memory, in bytes.
     pub memory_bytes: u32,
+    /// The deadline of the request, in microseconds of [`Now::mono_us`].
+    pub deadline_us: u64,
+}
+
+/// An operation for a plugin to apply to the value that it merges of the siblings. If it has a validator, that takes
+/// the result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApplyJob {
+    /// The component.
+    pub plugin: PluginDigest,
+    /// The bucket. Each bucket has its share of the threads.
+    pub bucket: BucketId,
+    /// The bucket's name, for logs.
+    pub bucket_name: Name,
+    /// The key, for the plugin.
+    pub key: Bytes,
+    /// The key's place on the ring, for logs.
+    pub key_hash: u128,
+    /// The values of the node's copy in canonical order. There may be none.
+    pub siblings: Vec<Sibling>,
+    /// The operation.
+    pub operation: Bytes,
+    /// The dot that is reserved for it.
+    pub dot: Dot,
+    /// The limit of fuel, for each call.
+    pub fuel: u64,
+    /// The limit of linear memory, in bytes.
+    pub memory_bytes: u32,
+    /// The limit of the result, in bytes.
+    pub result_bytes: u32,
     /// The deadline of the request, in microseconds of [`Now::mono_us`].
     pub deadline_us: u64,
 }
@@ -325,6 +364,8 @@ pub enum Effect {
     Merge(MergeTicket, MergeJob),
     /// A value to validate. [`Event::Validated`] answers in any case.
     Validate(ValidateTicket, ValidateJob),
+    /// An operation to apply. [`Event::Applied`] answers in any case.
+    Apply(ApplyTicket, ApplyJob),
     /// Send [`Event::Durable`] as soon as this batch is on the disk, or [`Event::NotDurable`] if too much waits for it.
     WhenDurable(DurableTicket),
     /// Object rows to read. [`Event::Scanned`] answers in any case.

@@ -1,15 +1,17 @@
-//! What a plugin is given: the jobs of merges and validations, with the bucket's limits in them. And who takes what it
-//! has merged.
+//! What a plugin is given: the jobs of merges, operations and validations, with the bucket's limits in them. And who
+//! takes what it has merged.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
 use rejoin_proto::catalog::fuel_for;
-use rejoin_proto::client::{Put, Sibling};
-use rejoin_proto::{Content, ObjectId, PluginDigest};
+use rejoin_proto::client::{Put, Show, Sibling};
+use rejoin_proto::{Content, Dot, ObjectId, PluginDigest};
 
 use super::Shard;
-use super::event::{MergeJob, Merged, PluginError, ValidateJob};
+use super::event::{ApplyJob, MergeJob, Merged, PluginError, ValidateJob};
 use super::op::{Op, Step, Work};
 use super::turn::Turn;
 use crate::view::Bucket;
@@ -20,13 +22,13 @@ impl Shard {
         match op.work {
             Work::Read(_) => self.read_merged(turn, op, result),
             Work::Write(_) => self.write_merged(turn, op, result),
-            Work::Forward(_) | Work::Validate(_) | Work::Starting => Step::Keep(op),
+            Work::Forward(_) | Work::Validate(_) | Work::Apply(_) | Work::Starting => Step::Keep(op),
         }
     }
 }
 
 /// The merge of an object's siblings, for an operation.
-pub(super) fn merge_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, show: bool) -> MergeJob {
+pub(super) fn merge_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, show: Show) -> MergeJob {
     MergeJob { show, ..fold_job(&op.target.bucket, &op.target.object, plugin, siblings, op.deadline_us) }
 }
 
@@ -47,12 +49,32 @@ pub(super) fn fold_job(
         key: object.key.clone(),
         key_hash: object.hash(),
         siblings,
-        show: false,
+        show: Show::Nothing,
         fresh: false,
         fuel: fuel_for(props.fuel, bytes),
         memory_bytes: props.memory_bytes,
         result_bytes: props.value_bytes,
         deadline_us,
+    }
+}
+
+/// An operation on an object with these siblings.
+pub(super) fn apply_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, operation: Bytes, dot: Dot) -> ApplyJob {
+    let (bucket, object) = (&op.target.bucket, &op.target.object);
+    let bytes = operation.len() + siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>();
+    ApplyJob {
+        plugin,
+        bucket: object.bucket,
+        bucket_name: bucket.name.clone(),
+        key: object.key.clone(),
+        key_hash: object.hash(),
+        siblings,
+        operation,
+        dot,
+        fuel: fuel_for(bucket.props.fuel, bytes),
+        memory_bytes: bucket.props.memory_bytes,
+        result_bytes: bucket.props.value_bytes,
+        deadline_us: op.deadline_us,
     }
 }
 

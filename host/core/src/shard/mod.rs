@@ -6,10 +6,11 @@
 //!
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `room` (what they may hold), `copy` (objects in
 //! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`,
-//! `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and `serving`
-//! (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica lacks),
-//! `folding` (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand
-//! in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes), `split` (of partitions).
+//! `operations` (of data types), `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange`,
+//! `walking`, `naming` and `serving` (walks, of this node and others), `pacing` (what they may do beside requests),
+//! `gaps` (what this replica lacks), `folding` (objects that meet in them), `views` (what owners make of equal
+//! objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts), `stale` (requests that a
+//! change overtakes), `split` (of partitions).
 
 mod contacts;
 mod copy;
@@ -25,6 +26,7 @@ mod layouts;
 mod looking;
 mod naming;
 mod op;
+mod operations;
 mod pacing;
 mod peers;
 mod quotas;
@@ -43,7 +45,7 @@ mod walking;
 mod write;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -55,7 +57,7 @@ use handoff::HandoffLimits;
 use handoff::drain::Drain;
 use handoff::holdings::Holdings;
 use layouts::RingSteps;
-use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
+use op::{Claim, CopyAnswer, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
 use reaping::REAP_PAUSE_US;
@@ -65,7 +67,7 @@ use views::Views;
 
 pub use counters::Counters;
 
-use rejoin_proto::client::{Receipt, Reply, StartId};
+use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantId};
@@ -85,11 +87,6 @@ use crate::view::ClusterView;
 
 /// The pause between two writes of lazily durable rows, in microseconds.
 const UPKEEP_US: u64 = 1_000_000;
-/// The most retry rows that are dropped at once, and the pause before the next, in microseconds: few and often, because
-/// requests wait meanwhile.
-const EXPIRED_AT_ONCE: usize = 256;
-const NEXT_EXPIRED_US: u64 = 1_000;
-
 /// The configuration of a shard.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -176,6 +173,8 @@ pub struct Shard {
     deadlines: BTreeSet<(u64, u64)>,
     /// The operation of each write, so that a retry finds the attempt under way.
     writing: BTreeMap<Claim, u64>,
+    /// The operations on each object that wait for their plugin, in the order in which they came. The first one runs.
+    applying: BTreeMap<Bytes, VecDeque<u64>>,
     /// Answered reads that wait for late owners, to repair them. They do not count as requests under way.
     lingering: BTreeSet<u64>,
     /// Store keys whose copy was damaged when it was last asked for.
@@ -244,6 +243,7 @@ impl Shard {
             op_bytes: 0,
             deadlines: BTreeSet::new(),
             writing: BTreeMap::new(),
+            applying: BTreeMap::new(),
             lingering: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             lost_upto: BTreeMap::new(),
@@ -415,6 +415,9 @@ impl Shard {
             }
             Event::Validated(ticket, result) => {
                 self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.validated(turn, op, result));
+            }
+            Event::Applied(ticket, result) => {
+                self.with_op(&mut turn, ticket.op, |shard, turn, op| shard.applied(turn, op, ticket.run, result));
             }
             Event::Durable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
                 self.exchanges.pacer.acknowledged(turn.now.mono_us, true);
@@ -593,10 +596,7 @@ impl Shard {
             return self.reply_to(turn, origin, trace, refused(error));
         }
         self.bound_lingering(turn);
-        let bytes = match &request {
-            DataRequest::Get(_) => OP_BYTES,
-            DataRequest::Put(put) => OP_BYTES + put.content.len(),
-        };
+        let bytes = room::of_request(&request);
         let many = self.ops.len() - self.lingering.len() >= self.config.max_ops;
         // Rule: writes wait for serving.
         if !self.serving || many || !self.has_room_for(turn, bytes) {
@@ -634,6 +634,7 @@ impl Shard {
             work: Work::Starting,
             claim: None,
             is_stale: false,
+            reserved: None,
             bytes: 0,
         });
         self.begin(turn, op, |shard, turn, op| shard.start_request(turn, op, request));
@@ -694,29 +695,10 @@ impl Shard {
         self.report(turn);
     }
 
-    /// Clients will not retry these writes: their rows go with the next change, or the next upkeep.
-    fn settle_retries(&mut self, turn: &Turn<'_>, receipts: Vec<Receipt>) {
-        for receipt in receipts {
-            self.counters.retries_settled += u64::from(self.retries.settle(turn.store, receipt));
-        }
-    }
-
     /// The epoch of retry rows that are written now.
     fn retry_epoch(&mut self, now: Now) -> u64 {
         // Rule: retries age by running time.
         self.retries.epoch(now.mono_us)
-    }
-
-    fn expire_retries(&mut self, turn: &mut Turn<'_>) {
-        self.retry_epoch(turn.now);
-        let mut change = Change::default();
-        let count = self.retries.droppable(EXPIRED_AT_ONCE, &mut change);
-        // What could not be written is tried again.
-        if count > 0 && self.write(turn, change).is_ok() {
-            self.retries.dropped(count);
-        }
-        let pause = if count == EXPIRED_AT_ONCE { NEXT_EXPIRED_US } else { UPKEEP_US };
-        self.next_expiry_us = turn.now.mono_us + pause;
     }
 
     /// An operation's deadline has come.
@@ -726,6 +708,7 @@ impl Shard {
             Work::Starting => Step::Done,
             Work::Forward(_) => self.forward_timed_out(turn, &op),
             Work::Validate(_) => self.validate_timed_out(turn, &op),
+            Work::Apply(_) => self.operation_timed_out(turn, &op),
             Work::Read(_) => self.read_timed_out(turn, op),
             Work::Write(_) => self.write_timed_out(turn, &op),
         }
@@ -736,7 +719,7 @@ impl Shard {
         match op.work {
             Work::Starting => Step::Done,
             Work::Forward(_) => self.forward_failed(turn, op, node, why),
-            Work::Validate(_) => Step::Keep(op),
+            Work::Validate(_) | Work::Apply(_) => Step::Keep(op),
             Work::Read(_) => self.read_failed(turn, op, node, why),
             Work::Write(_) => self.write_failed(turn, op, node, why),
         }

@@ -62,6 +62,8 @@ pub(super) struct Op {
     pub(super) claim: Option<Claim>,
     /// Whether a node has refused it because of the layout by which it was asked.
     pub(super) is_stale: bool,
+    /// The dot that an operation is applied with, see [`ApplyWork`].
+    pub(super) reserved: Option<Dot>,
     /// The bytes that it was last counted with, see [`Op::held_bytes`].
     pub(super) bytes: usize,
 }
@@ -79,7 +81,20 @@ pub(super) enum Work {
     Read(ReadWork),
     /// Waits for the bucket's plugin to validate the value. Nothing is written yet.
     Validate(ValidateWork),
+    /// Waits for the bucket's plugin to apply an operation, or for its turn. Nothing is written yet.
+    Apply(ApplyWork),
     Write(WriteWork),
+}
+
+/// An operation of the plugin's data type.
+#[derive(Debug)]
+pub(super) struct ApplyWork {
+    /// Its content is the operation.
+    pub(super) put: Put,
+    /// The number of the run, from 1; 0 while operations on the same key that came before it go first.
+    pub(super) run: u8,
+    /// The copy that the plugin works on.
+    pub(super) base: Object,
 }
 
 /// A client's write and the context that its writer had seen.
@@ -209,7 +224,7 @@ impl Op {
     /// Whether an answer of that node is still to come.
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
         match &self.work {
-            Work::Starting | Work::Validate(_) => false,
+            Work::Starting | Work::Validate(_) | Work::Apply(_) => false,
             Work::Forward(forward) => forward.tally.is_waiting_for(node),
             Work::Read(read) => read.tally.is_waiting_for(node),
             Work::Write(write) => {
@@ -221,7 +236,7 @@ impl Op {
     /// The nodes of which an answer is still to come.
     pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> + '_ {
         let tally = match &self.work {
-            Work::Starting | Work::Validate(_) => None,
+            Work::Starting | Work::Validate(_) | Work::Apply(_) => None,
             Work::Forward(forward) => Some(&forward.tally),
             Work::Read(read) => Some(&read.tally),
             Work::Write(write) => match &write.phase {
@@ -239,6 +254,7 @@ impl Op {
             Work::Starting => 0,
             Work::Forward(forward) => forward.held_bytes(),
             Work::Validate(validate) => validate.put.content.len(),
+            Work::Apply(apply) => apply.put.content.len() + causal::value_bytes(&apply.base),
             Work::Read(read) => {
                 let put = match &read.purpose {
                     ReadPurpose::Reply(_) => 0,

@@ -19,7 +19,8 @@ pub(super) fn too_many_siblings(bucket: &Bucket, quota: u16) -> ErrorReply {
 
 impl Shard {
     /// Whether a write would make a full bucket fuller. Deletes pass, and writes that replace all values of an object,
-    /// so that a tenant can get below its limit. Only a new key makes more objects.
+    /// so that a tenant can get below its limit. Only a key without a value makes more objects: what is deleted is no
+    /// object, although its tombstone is kept.
     ///
     /// # Errors
     /// It would.
@@ -33,7 +34,8 @@ impl Shard {
         let Some(reached) = self.full.get(&op.target.bucket.id) else { return Ok(()) };
         let has_value = object.entries.iter().any(|entry| entry.content != Content::Tombstone);
         let replaces = has_value && object.entries.iter().all(|entry| entry.dots.is_seen_by(replaced));
-        let is_there = reached.limit == Limit::Objects && !object.entries.is_empty();
+        // Rule: tombstones are no objects.
+        let is_there = reached.limit == Limit::Objects && has_value;
         // Rule: full buckets can be emptied.
         if put.content == Content::Tombstone || replaces || is_there {
             return Ok(());

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Sibling};
+use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Show, Sibling};
 use rejoin_proto::peer::{PeerBody, Replicate};
 use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, PluginDigest, VersionVector};
 
@@ -217,17 +217,21 @@ impl Shard {
             ReadPurpose::Reply(get) => get,
         };
         // A single value needs the plugin only for its readable form.
-        let is_wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show);
+        let is_wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show != Show::Nothing);
         let merger = self.merger(&op.target.bucket);
         if let (true, Ok(activation)) = (is_wanted, &merger) {
-            let show = get.show;
+            let show = get.show.clone();
             read.phase = ReadPhase::Merging { inputs, seen: read.joined.context.clone() };
             self.counters.merges += 1;
             let job = merge_job(&op, activation.plugin, siblings, show);
             turn.effects.push(Effect::Merge(MergeTicket(op.id.number), job));
             return Step::Keep(op);
         }
-        let fault = merger.err().filter(|_| siblings.len() > 1);
+        let asks = matches!(get.show, Show::Answer(_));
+        let fault = merger.err().filter(|_| siblings.len() > 1 || (asks && is_wanted));
+        if let Some(fault) = fault.as_ref().filter(|_| asks) {
+            return self.refuse_question(turn, op, fault);
+        }
         let value = if siblings.len() == 1 { siblings.first().map(|sibling| sibling.value.clone()) } else { None };
         let (plugin, seen) = (folded_by(&inputs), read.joined.context.clone());
         self.answer_read(turn, op, Outcome { inputs, seen, value, shown: None, plugin, fault })
@@ -248,6 +252,9 @@ impl Shard {
         let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else {
             return Step::Keep(op);
         };
+        if let (ReadPurpose::Reply(Get { show: Show::Answer(_), .. }), Err(fault)) = (&read.purpose, &result) {
+            return self.refuse_question(turn, op, fault);
+        }
         let distinct = causal::siblings(&inputs);
         let outcome = match result {
             Ok(merged) if distinct.len() > 1 => {
@@ -273,18 +280,42 @@ impl Shard {
         self.answer_read(turn, op, outcome)
     }
 
+    /// There is no answer to the reader's question. The read itself goes on, as after any reply.
+    fn refuse_question(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, fault: &PluginError) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
+        read.phase = ReadPhase::Answered;
+        let bucket = &op.target.bucket.name;
+        let error = match fault {
+            PluginError::NoPlugin => {
+                let message = alloc::format!("bucket {bucket} has no plugin that could answer: read the value");
+                ErrorReply::new(ErrorCode::BadRequest, message)
+            }
+            fault if fault.is_deterministic() => {
+                let message = alloc::format!("the plugin of bucket {bucket} does not answer the question: {fault}");
+                ErrorReply::new(ErrorCode::InvalidValue, message)
+            }
+            fault => {
+                let message = alloc::format!("the plugin of bucket {bucket} could not answer the question: {fault}");
+                ErrorReply::new(ErrorCode::Overloaded, message).retry_after(BUSY_RETRY_MS)
+            }
+        };
+        self.reply(turn, &op, Reply::Error(error));
+        self.read_step(turn, op)
+    }
+
     /// Replies to the reader. The read itself goes on until the late owners have answered.
     fn answer_read(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, outcome: Outcome) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         read.phase = ReadPhase::Answered;
         let all = matches!(&read.purpose, ReadPurpose::Reply(get) if get.siblings);
-        let mut siblings = causal::siblings(&outcome.inputs);
+        let asks = matches!(&read.purpose, ReadPurpose::Reply(Get { show: Show::Answer(_), .. }));
+        let mut siblings = if asks { Vec::new() } else { causal::siblings(&outcome.inputs) };
         if let (Some(value), true, false) = (&outcome.value, siblings.len() > 1, all) {
             siblings = alloc::vec![merged_sibling(&outcome.inputs, value)];
         }
         let digest = outcome.plugin;
         let reply = GetReply {
-            value: outcome.value,
+            value: outcome.value.filter(|_| !asks),
             shown: outcome.shown,
             siblings,
             context: self.config.contexts.seal(&op.target.object, &outcome.seen).into(),

@@ -1,8 +1,23 @@
 //! What operations under way may hold in memory. Answered reads that wait for late owners give way to others.
 
+use rejoin_proto::client::Show;
+use rejoin_proto::peer::DataRequest;
+
 use super::Shard;
-use super::op::Step;
+use super::op::{OP_BYTES, Step};
 use super::turn::Turn;
+
+/// What a request takes when it is admitted.
+pub(super) fn of_request(request: &DataRequest) -> usize {
+    let carried = match request {
+        DataRequest::Put(put) => put.content.len(),
+        DataRequest::Get(get) => match &get.show {
+            Show::Answer(question) => question.len(),
+            Show::Nothing | Show::Readable => 0,
+        },
+    };
+    OP_BYTES + carried
+}
 
 impl Shard {
     /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way

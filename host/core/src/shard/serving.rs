@@ -131,7 +131,7 @@ impl Shard {
             return None;
         }
         let shared = self.shared_buckets(partition, peer).into_iter();
-        let sums = shared.map(|(id, version, sum)| Some((id, version, sum?))).collect::<Option<Vec<_>>>()?;
+        let sums = shared.map(|(id, version, sum)| Some((id, version, sum?.told()))).collect::<Option<Vec<_>>>()?;
         Some(PartitionBuckets { complete: self.gaps.is_complete(partition), sums })
     }
 

@@ -11,17 +11,17 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
+use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Receipt, Reply, Show};
 use rejoin_proto::peer::{PeerBody, Replicate};
 use rejoin_proto::{Content, Dot, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector};
 
-use super::Shard;
 use super::copy::{Copy, Place, lost_upto};
 use super::event::{DurableTicket, Effect, MergeTicket, Merged, PluginError};
 use super::jobs::{merge_job, validate_job};
 use super::op::{Op, PendingWrite, ReadPurpose, Step, ValidateWork, Work, WritePhase, WriteWork};
 use super::quotas;
 use super::turn::{Turn, fault_code};
+use super::{Shard, UPKEEP_US};
 use crate::causal::{self, Write};
 use crate::port::Change;
 use crate::quorum::{Need, Tally, Verdict};
@@ -33,6 +33,10 @@ use crate::view::Bucket;
 const MAX_ORIGINS: usize = 16;
 /// The most rows of the request-id table that a write removes along with what it writes.
 const SETTLED_AT_ONCE: usize = 4;
+/// The most retry rows that are dropped at once, and the pause before the next, in microseconds: few and often, because
+/// requests wait meanwhile.
+const EXPIRED_AT_ONCE: usize = 256;
+const NEXT_EXPIRED_US: u64 = 1_000;
 /// How long a client should wait while no retry row fits, in milliseconds.
 const RETRY_ROOM_MS: u32 = 1000;
 
@@ -65,6 +69,9 @@ impl Shard {
             Attempt::Done(row) => return self.replicate_again(turn, op, put, row),
             Attempt::Refused(reply) => return self.finish(turn, &op, *reply),
         }
+        if put.basis == Basis::Operation {
+            return self.start_operation(turn, op, put);
+        }
         match validate_job(&op, &put) {
             Some(job) => self.start_validation(turn, op, ValidateWork { put, seen }, job),
             None => self.begin_put(turn, op, put, seen),
@@ -92,7 +99,8 @@ impl Shard {
     /// What the writer has seen; `None` if that is still to be found out (a create).
     fn seen_by(&self, op: &Op, put: &Put) -> Result<Option<VersionVector>, ErrorReply> {
         match &put.basis {
-            Basis::Blind => Ok(Some(VersionVector::new())),
+            // What an operation has seen is found out when it is its turn.
+            Basis::Blind | Basis::Operation => Ok(Some(VersionVector::new())),
             Basis::Create => Ok(None),
             Basis::Context(token) => {
                 // Rule: contexts open one key.
@@ -141,6 +149,26 @@ impl Shard {
             return Attempt::Refused(Box::new(Reply::Error(error)));
         }
         Attempt::First
+    }
+
+    /// Clients will not retry these writes: their rows go with the next change, or the next upkeep.
+    pub(super) fn settle_retries(&mut self, turn: &Turn<'_>, receipts: Vec<Receipt>) {
+        for receipt in receipts {
+            self.counters.retries_settled += u64::from(self.retries.settle(turn.store, receipt));
+        }
+    }
+
+    /// Drops the rows of retries that will not come any more.
+    pub(super) fn expire_retries(&mut self, turn: &mut Turn<'_>) {
+        self.retry_epoch(turn.now);
+        let mut change = Change::default();
+        let count = self.retries.droppable(EXPIRED_AT_ONCE, &mut change);
+        // What could not be written is tried again.
+        if count > 0 && self.write(turn, change).is_ok() {
+            self.retries.dropped(count);
+        }
+        let pause = if count == EXPIRED_AT_ONCE { NEXT_EXPIRED_US } else { UPKEEP_US };
+        self.next_expiry_us = turn.now.mono_us + pause;
     }
 
     /// Writes the object here and sends it to the other owners. An object at its limit is merged first, once.
@@ -192,7 +220,7 @@ impl Shard {
                 return self.finish(turn, &op, refusal);
             };
             self.counters.merges += 1;
-            let job = merge_job(&op, activation.plugin, causal::siblings(&inputs), false);
+            let job = merge_job(&op, activation.plugin, causal::siblings(&inputs), Show::Nothing);
             op.work = Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } });
             turn.effects.push(Effect::Merge(MergeTicket(op.id.number), job));
             return Step::Keep(op);
@@ -247,7 +275,8 @@ impl Shard {
     ) -> Step {
         let (Copy { mut object, row }, partition) = (copy, op.target.partition);
         let mut change = Change::default();
-        let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
+        let reserved = op.reserved.and_then(|dot| self.tenures.take(partition, dot, &mut change));
+        let dot = reserved.unwrap_or_else(|| self.tenures.mint(partition, &mut change, &mut self.rng));
         let stamp = self.stamp(turn.now);
         let (content, expires) = (write.put.content.clone(), expiry(&op, &write.put, stamp));
         let replaced = causal::bounded(&object, write.seen.clone());
@@ -525,6 +554,10 @@ fn check_put(op: &Op, put: &Put) -> Result<(), ErrorReply> {
     if bytes > most as usize {
         let message = alloc::format!("the value has {bytes} bytes, bucket {} takes {most} at most", bucket.name);
         return Err(ErrorReply::new(ErrorCode::TooLarge, message));
+    }
+    if put.basis == Basis::Operation && put.content == Content::Tombstone {
+        let message = "an operation has content: to remove the key, delete it";
+        return Err(ErrorReply::new(ErrorCode::BadRequest, message));
     }
     if put.ttl_ms == Some(0) {
         let message =

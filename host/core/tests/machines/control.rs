@@ -635,6 +635,7 @@ fn largest_catalog() -> Catalog {
             self_causal: true,
             validates: true,
             quarantined: Some("q".repeat(512)),
+            unchecked: Some(name(&"u".repeat(64))),
         };
         Record { key: RecordKey::Plugin(tenant(), PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
     };
@@ -698,7 +699,7 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     let out_of_bounds = RecordBody::Bucket {
         id: crate::support::object_id("").bucket,
         props: BucketProps { n: 9, ..BucketProps::default() },
-        past: Vec::new(),
+        past: Default::default(),
     };
     let token = |version| {
         let body = token_body();

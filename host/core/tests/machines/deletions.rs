@@ -1,9 +1,11 @@
 //! Deletions: disabled at once, restored until their time, reaped then, and never brought back by who was away.
 
-use rejoin_core::control::{CatalogChange, CatalogEvent, plugin_record};
+use rejoin_core::control::{CatalogChange, CatalogEvent, plugin_record, unchecked_record};
 use rejoin_core::tenants::TenantNames;
 use rejoin_core::view::ClusterView;
-use rejoin_proto::catalog::{Activation, BucketProps, Deleted, MAX_PAST, Quorum, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{
+    Activation, BucketPast, BucketProps, Deleted, MAX_PAST, MAX_PAST_PLUGINS, Quorum, Record, RecordBody, RecordKey,
+};
 use rejoin_proto::client::{Put, PutOutcome};
 use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
 
@@ -98,7 +100,7 @@ pub(crate) fn a_name_that_is_used_again_means_another_bucket_and_nobody_brings_t
     nodes.deliver();
     let made = nodes.answer(3).expect("the name is free");
     let RecordBody::Bucket { id: second, past, .. } = &made.body else { panic!("{made:?}") };
-    assert!(*second != first && second.place() == first.place() && *past == [first]);
+    assert!(*second != first && second.place() == first.place() && past.buckets == [first]);
     let is_right = |nodes: &Nodes, at: usize| {
         let view = ClusterView::new(layout(3), nodes.all[at].records());
         assert!(view.is_reaped(first) && view.bucket(first).is_none(), "node {at}");
@@ -124,7 +126,7 @@ pub(crate) fn a_name_that_is_used_again_means_another_bucket_and_nobody_brings_t
         match nodes.answer(call + 1) {
             Ok(record) => {
                 let RecordBody::Bucket { id, past, .. } = &record.body else { panic!("{record:?}") };
-                assert!(past.len() == times + 1 && !past.contains(id), "{record:?}");
+                assert!(past.buckets.len() == times + 1 && !past.buckets.contains(id), "{record:?}");
             }
             Err(error) => {
                 assert!(times == MAX_PAST && error.message.contains("use another name"), "{times}: {error}");
@@ -139,7 +141,11 @@ pub(crate) fn a_name_that_is_used_again_means_another_bucket_and_nobody_brings_t
 pub(crate) fn an_id_that_was_reaped_is_served_under_no_name() {
     let alive = bucket(BucketProps::default());
     let RecordBody::Bucket { id, props, .. } = alive.body.clone() else { panic!("a bucket") };
-    let again = RecordBody::Bucket { id: BucketId(id.0 ^ 1), props, past: vec![id] };
+    let again = RecordBody::Bucket {
+        id: BucketId(id.0 ^ 1),
+        props,
+        past: BucketPast { buckets: vec![id], ..BucketPast::default() },
+    };
     let again = Record { body: again, version: 7, ..alive.clone() };
     let lost = Record { key: RecordKey::Bucket(tenant(), name("lost")), ..alive };
     let view = ClusterView::new(layout(3), &[again, lost]);
@@ -266,6 +272,81 @@ fn a_plugin_that_a_bucket_uses_is_not_deleted() {
     assert_eq!(nodes.answer(14).expect_err("it is gone").code, ErrorCode::NotFound);
     nodes.change(0, 10, push());
     assert!(matches!(nodes.answer(10).expect("pushed again").body, RecordBody::Plugin { .. }));
+}
+
+#[test]
+fn that_a_plugin_was_pushed_unchecked_is_said_for_ever() {
+    let digest = PluginDigest([5; 32]);
+    let mut nodes = with_a_bucket(1);
+    let checked = || plugin_record(name("cart"), "1".into(), 9, false, false);
+    let by = |nodes: &mut Nodes, call, body| {
+        nodes.change(0, call, CatalogChange::PluginAdd(tenant(), digest, body));
+        let record = nodes.answer(call).expect("pushed");
+        let RecordBody::Plugin { unchecked, .. } = record.body else { panic!("{record:?}") };
+        (record.version, unchecked)
+    };
+    assert_eq!(by(&mut nodes, 2, checked()), (1, None));
+    assert_eq!(by(&mut nodes, 3, unchecked_record(checked(), name("root"))), (2, Some(name("root"))));
+    assert_eq!(by(&mut nodes, 4, unchecked_record(checked(), name("other"))), (2, Some(name("root"))));
+    assert_eq!(by(&mut nodes, 5, checked()), (2, Some(name("root"))), "a check later takes nothing back");
+    nodes.change(0, 6, CatalogChange::PluginDelete(tenant(), digest, AFTER_MS));
+    assert!(nodes.answer(6).is_ok());
+    let (version, unchecked) = by(&mut nodes, 7, checked());
+    assert_eq!((version, unchecked), (5, Some(name("root"))), "nor does a deletion");
+}
+
+#[test]
+fn a_bucket_names_the_plugins_that_it_had_before_also_when_it_is_restored() {
+    let (first, second) = (PluginDigest([5; 32]), PluginDigest([6; 32]));
+    let mut nodes = with_a_bucket(1);
+    for (call, digest, version) in [(2, first, "1"), (3, second, "2")] {
+        let record = plugin_record(name("cart"), version.into(), 9, false, false);
+        nodes.change(0, call, CatalogChange::PluginAdd(tenant(), digest, record));
+    }
+    let (mut version, mut call) = (1, 10);
+    let mut set = |nodes: &mut Nodes, digest: Option<PluginDigest>, siblings| {
+        let plugin = digest.map(|plugin| Activation {
+            plugin,
+            self_causal: false,
+            since: Hlc::default(),
+            replaces: false,
+            validates: false,
+        });
+        let props = BucketProps { plugin, siblings, ..BucketProps::default() };
+        nodes.change(0, call, CatalogChange::BucketSet(tenant(), name("cart"), version, props));
+        (version, call) = (version + 1, call + 1);
+        nodes.answer(call - 1).expect("it is set")
+    };
+    let before = |record: &Record| match &record.body {
+        RecordBody::Bucket { past, .. } => past.plugins.iter().map(|past| past.plugin.map(|of| of.plugin)).collect(),
+        other => panic!("a bucket was expected, not {other:?}"),
+    };
+    for (digest, siblings, expected) in [
+        (Some(first), 9, vec![None]),
+        (Some(first), 10, vec![None]),
+        (Some(second), 10, vec![None, Some(first)]),
+        (Some(first), 10, vec![None, Some(first), Some(second)]),
+        (None, 10, vec![None, Some(first), Some(second), Some(first)]),
+    ] {
+        let found: Vec<Option<PluginDigest>> = before(&set(&mut nodes, digest, siblings));
+        assert_eq!(found, expected);
+    }
+    for turn in 0..MAX_PAST_PLUGINS {
+        set(&mut nodes, Some(if turn % 2 == 0 { first } else { second }), 10);
+    }
+    let last = set(&mut nodes, None, 10);
+    let found = before(&last);
+    assert_eq!((found.len(), found.first(), found.last()), (MAX_PAST_PLUGINS, Some(&Some(first)), Some(&Some(second))));
+
+    nodes.change(0, 1000, delete());
+    assert!(nodes.answer(1000).is_ok());
+    nodes.change(0, 1001, CatalogChange::BucketRestore(tenant(), name("cart")));
+    assert_eq!(before(&nodes.answer(1001).expect("in time")), found);
+    nodes.change(0, 1002, delete());
+    assert!(nodes.answer(1002).is_ok());
+    pass(&mut nodes, 0, AFTER_MS);
+    nodes.change(0, 1003, CatalogChange::BucketCreate(tenant(), name("cart"), BucketProps::default()));
+    assert_eq!(before(&nodes.answer(1003).expect("the name is free")), Vec::new(), "it is another bucket");
 }
 
 #[test]

@@ -326,7 +326,7 @@ pub(crate) fn a_walk_that_changes_nothing_is_repeated_in_full() {
     let own = objects(&cluster, 0)
         .iter()
         .filter(|(key, _)| prefix(key) >> 61 == u64::from(partition.0))
-        .map(|(store_key, row)| Sum::of(key.hash_row(store_key, row).0, prefix(store_key), row.len(), 0))
+        .map(|(store_key, row)| Sum::of(key.hash_row(store_key, row).0, prefix(store_key), row.len(), 0, true))
         .fold(Sum::default(), |sum, row| sum.plus(row));
     // As if the peer had an older copy of a key that is equal: several differences may come to that.
     let named = Sum { hash: 1, places: prefix(&id.store_key()).reverse_bits(), ..Sum::default() };

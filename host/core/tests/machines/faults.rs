@@ -361,7 +361,7 @@ pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
     let mut effects = Vec::new();
     shard.handle(crate::support::at(0), Event::Client(request), &mut store, &mut effects);
     let [Effect::Reply { reply: Reply::Error(error), .. }] = &effects[..] else { panic!("{effects:?}") };
-    assert_eq!(error.code, ErrorCode::Overloaded);
+    assert_eq!(error.code, ErrorCode::NotServing);
     assert_eq!(shard.actors(), []);
 }
 

@@ -112,7 +112,7 @@ pub(crate) fn a_replaced_node_counts_in_no_bucket_that_it_learns_of_before_it_is
 /// A bucket with that many copies.
 fn record(of: &str, n: u8, stamp: Hlc) -> Record {
     let props = BucketProps { n, w: Quorum::Majority, ..BucketProps::default() };
-    let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name(of), 0), props, past: Vec::new() };
+    let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name(of), 0), props, past: Default::default() };
     Record { key: RecordKey::Bucket(tenant(), name(of)), version: 1, stamp, body }
 }
 

@@ -19,6 +19,7 @@ mod layouts;
 mod limits;
 mod links;
 mod members;
+mod operations;
 mod pace;
 mod plans;
 mod quotas;

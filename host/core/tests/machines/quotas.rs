@@ -135,9 +135,9 @@ pub(crate) fn a_full_bucket_takes_deletes_and_writes_that_replace_everything() {
     assert_eq!(cluster.refused(0, with(&seen, put("a", "back", 6))), ErrorCode::QuotaExceeded);
 }
 
-/// A deleted object is one while its tombstone is kept.
+/// What is deleted is no object, although its tombstone is kept.
 #[test]
-fn a_bucket_with_all_its_objects_takes_every_write_to_one_of_them() {
+pub(crate) fn a_bucket_with_all_its_objects_takes_every_write_to_one_of_them() {
     let mut cluster = full(Limit::Objects);
     assert_eq!(cluster.refused(0, put("c", "v", 3)), ErrorCode::QuotaExceeded);
     assert_eq!(cluster.put(0, put("a", "a sibling", 4)).outcome, PutOutcome::Stored);
@@ -145,8 +145,37 @@ fn a_bucket_with_all_its_objects_takes_every_write_to_one_of_them() {
     let seen = cluster.get(0, get("b")).context;
     assert_eq!(cluster.put(0, with(&seen, delete("b", 6))).outcome, PutOutcome::Stored);
     let seen = cluster.get(0, get("b")).context;
-    assert_eq!(cluster.put(0, with(&seen, put("b", "again", 7))).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.refused(0, with(&seen, put("b", "again", 7))), ErrorCode::QuotaExceeded);
     assert_eq!(cluster.refused(0, put("d", "v", 8)), ErrorCode::QuotaExceeded);
+    assert_eq!(cluster.put(0, put("a", "one more", 9)).outcome, PutOutcome::Stored);
+}
+
+#[test]
+fn objects_that_are_deleted_are_counted_no_more_and_their_bytes_are() {
+    let mut cluster = Cluster::new(3, BucketProps::default());
+    cluster.pass(1);
+    let usage = |cluster: &Cluster, at: usize| cluster.nodes[at].shard.usage()[&object_id("").bucket];
+    for (request, key) in [(1, "a"), (2, "b"), (3, "c")] {
+        assert_eq!(cluster.put(0, put(key, "v", request)).outcome, PutOutcome::Stored);
+    }
+    assert_eq!(cluster.put(0, delete("b", 4)).outcome, PutOutcome::Stored, "it leaves a sibling: it has seen nothing");
+    for at in 0..3 {
+        let sum = usage(&cluster, at);
+        assert_eq!((sum.count, sum.live), (3, 3), "node {at}");
+    }
+    for (request, key) in [(5, "b"), (6, "c")] {
+        let seen = cluster.get(0, get(key)).context;
+        assert_eq!(cluster.put(0, with(&seen, delete(key, request))).outcome, PutOutcome::Stored);
+    }
+    let sums: Vec<_> = (0..3).map(|at| usage(&cluster, at)).collect();
+    for sum in &sums {
+        assert_eq!((sum.count, sum.live), (3, 1));
+        assert!(sum.bytes > 3 * 10, "tombstones have bytes: {}", sum.bytes);
+    }
+    // The figures are those of the store, and come back with it.
+    let store = cluster.nodes[0].store.clone();
+    cluster.restart(0, false, store);
+    assert_eq!(usage(&cluster, 0), sums[0]);
 }
 
 #[test]

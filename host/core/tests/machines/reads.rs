@@ -224,7 +224,7 @@ pub(crate) fn a_single_value_stands_when_its_readable_form_is_not_made_in_time()
     let mut cluster = Cluster::new(3, plugin(false));
     cluster.put(0, put("k", "one", 1));
     cluster.plugin = None;
-    let number = cluster.ask_get(0, Get { show: true, ..get("k") });
+    let number = cluster.ask_get(0, Get { show: rejoin_proto::client::Show::Readable, ..get("k") });
     cluster.deliver();
     assert_eq!(cluster.merges.len(), 1, "it is to be shown");
     cluster.pass(1001);
@@ -235,11 +235,13 @@ pub(crate) fn a_single_value_stands_when_its_readable_form_is_not_made_in_time()
 #[test]
 pub(crate) fn a_single_value_is_shown_by_the_plugin_and_stands_if_that_fails() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
-    let shown = cluster.get(0, Get { show: true, r: Some(Quorum::Count(1)), ..get("k") });
+    let shown =
+        cluster.get(0, Get { show: rejoin_proto::client::Show::Readable, r: Some(Quorum::Count(1)), ..get("k") });
     assert_eq!((shown.value.as_deref(), shown.shown.as_deref()), (Some(&b"a"[..]), Some(&b"<a>"[..])));
     assert!(shown.merged_by.is_none(), "nothing was merged");
     cluster.plugin = Some(|_| Err(MergeFault::OutOfFuel { limit: 1 }.into()));
-    let plain = cluster.get(0, Get { show: true, r: Some(Quorum::Count(1)), ..get("k") });
+    let plain =
+        cluster.get(0, Get { show: rejoin_proto::client::Show::Readable, r: Some(Quorum::Count(1)), ..get("k") });
     assert_eq!((plain.value.as_deref(), plain.shown, plain.merge_fault), (Some(&b"a"[..]), None, None));
 }
 

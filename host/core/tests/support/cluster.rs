@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -12,8 +13,8 @@ use rejoin_core::members::Requests;
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_core::ring::RingView;
 use rejoin_core::shard::event::{
-    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo,
-    ScanTicket, ScannedRows, ValidateJob, ValidateTicket,
+    Alarm, ApplyJob, ApplyTicket, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged,
+    PluginError, ReplyTo, ScanTicket, ScannedRows, ValidateJob, ValidateTicket,
 };
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
@@ -55,6 +56,9 @@ pub(crate) type Plugin = fn(&MergeJob) -> Result<Merged, PluginError>;
 /// How validations end.
 pub(crate) type Validator = fn(&ValidateJob) -> Result<(), PluginError>;
 
+/// How operations end.
+pub(crate) type Operator = fn(&ApplyJob) -> Result<Bytes, PluginError>;
+
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) view: Arc<ClusterView>,
@@ -82,6 +86,10 @@ pub(crate) struct Cluster {
     pub(crate) validations: VecDeque<(usize, ValidateTicket, ValidateJob)>,
     /// `None`: validations are kept for the test to answer.
     pub(crate) validator: Option<Validator>,
+    /// Operations that were asked for and not applied yet.
+    pub(crate) operations: VecDeque<(usize, ApplyTicket, ApplyJob)>,
+    /// `None`: operations are kept for the test to answer.
+    pub(crate) operator: Option<Operator>,
     /// Whether scans are answered at once. If not, they wait in `scans`, with the rows of the time when they were asked
     /// for.
     pub(crate) scanning: bool,
@@ -151,6 +159,8 @@ impl Cluster {
             plugin: Some(merge::union),
             validations: VecDeque::new(),
             validator: Some(merge::is_words),
+            operations: VecDeque::new(),
+            operator: Some(merge::add_word),
             scanning: true,
             scans: VecDeque::new(),
             next_request: 1,
@@ -230,6 +240,13 @@ impl Cluster {
                     self.event(from, Event::Validated(ticket, result));
                 }
                 None => self.validations.push_back((from, ticket, job)),
+            },
+            Effect::Apply(ticket, job) => match self.operator {
+                Some(operator) => {
+                    let result = operator(&job);
+                    self.event(from, Event::Applied(ticket, result));
+                }
+                None => self.operations.push_back((from, ticket, job)),
             },
             Effect::Scan(ticket, job) => {
                 let scanned = self.nodes[from].store.scanned(&job);

@@ -60,7 +60,7 @@ pub(crate) fn layout(nodes: usize) -> Layout {
 
 pub(crate) fn bucket(props: BucketProps) -> Record {
     let key = RecordKey::Bucket(tenant(), name("cart"));
-    let body = RecordBody::Bucket { id: object_id("").bucket, props, past: Vec::new() };
+    let body = RecordBody::Bucket { id: object_id("").bucket, props, past: Default::default() };
     Record { key, version: 3, stamp: Hlc::from_ms(1), body }
 }
 
@@ -69,7 +69,14 @@ pub(crate) fn at(ms: u64) -> Now {
 }
 
 pub(crate) fn get(key: &str) -> Get {
-    Get { bucket: name("cart"), key: key.to_owned().into(), r: None, pr: None, siblings: false, show: false }
+    Get {
+        bucket: name("cart"),
+        key: key.to_owned().into(),
+        r: None,
+        pr: None,
+        siblings: false,
+        show: rejoin_proto::client::Show::Nothing,
+    }
 }
 
 /// A blind write under a request id of its own number.

@@ -10,10 +10,11 @@ use rejoin_proto::audit::{
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
     AdminRequest, Basis, BucketUsage, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply,
-    Holdings, Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, ReachedLimit,
-    Rebuild, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId,
-    Status, TenantUsage, TokenStatus,
+    Holdings, LawState, Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply,
+    ReachedLimit, Rebuild, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Show,
+    Sibling, StartId, Status, TenantUsage, TokenStatus,
 };
+use rejoin_proto::conflict::ConflictNote;
 use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
     LayoutStatus, LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
@@ -29,6 +30,10 @@ use super::{
     Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, ring_notes, sample,
     token_record,
 };
+
+fn laws(state: LawState) -> Reply {
+    Reply::Laws { digest: digest(), state }
+}
 
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = vec![
@@ -81,7 +86,7 @@ pub(crate) fn get() -> Get {
         r: Some(Quorum::Count(2)),
         pr: Some(Quorum::Majority),
         siblings: true,
-        show: true,
+        show: Show::Readable,
     }
 }
 
@@ -106,6 +111,8 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
     vec![
         ("settled", RequestBody::Settled(vec![Receipt { partition: PartitionId(3), id: 0x77 << 100 }])),
         ("get", RequestBody::Get(get())),
+        ("get-answer", RequestBody::Get(Get { show: Show::Answer(Bytes::from_static(b"total")), ..get() })),
+        ("put-operation", RequestBody::Put(put(Basis::Operation, value()))),
         ("put-context", RequestBody::Put(put(Basis::Context(Bytes::from_static(&[1, 2, 3])), value()))),
         ("put-create", RequestBody::Put(put(Basis::Create, value()))),
         ("put-blind", RequestBody::Put(put(Basis::Blind, value()))),
@@ -151,9 +158,18 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("usage", admin(AdminRequest::Usage)),
         ("list-quotas", admin(AdminRequest::List(RecordKind::Quota))),
         ("quota-set", admin(AdminRequest::QuotaSet { bucket: Some(name("cart")), quota: Box::new(super::quota()) })),
+        ("conflicts", admin(AdminRequest::Conflicts { bucket: name("cart") })),
         ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app"), certificates: true })),
         ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
-        ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
+        (
+            "plugin-push",
+            admin(AdminRequest::PluginPush {
+                name: name("cart"),
+                module: Bytes::from_static(b"\0asm"),
+                unchecked: true,
+            }),
+        ),
+        ("plugin-laws", admin(AdminRequest::PluginLaws { digest: digest() })),
     ]
 }
 
@@ -317,6 +333,19 @@ fn tenant_usage() -> TenantUsage {
     }
 }
 
+fn conflict() -> ConflictNote {
+    ConflictNote {
+        key: Bytes::from_static(b"k"),
+        plugin: digest(),
+        reason: "fuel".into(),
+        why: "the merge used all of its fuel".into(),
+        siblings: 3,
+        first_ms: 1_700_000_000_000,
+        last_ms: 1_700_000_600_000,
+        times: 4,
+    }
+}
+
 fn token_status() -> TokenStatus {
     let (rotating_until_ms, last_used_ms) = (Some(1_700_000_600_000), Some(1_700_000_000_000));
     TokenStatus { name: name("app"), grant: super::grant(), rotating_until_ms, revoked: true, last_used_ms }
@@ -335,6 +364,16 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("layout", Reply::Layout(routes())),
         ("tokens", Reply::Tokens(vec![token_status()])),
         ("usage", Reply::Usage(tenant_usage())),
+        ("laws-waiting", laws(LawState::Waiting)),
+        ("laws-checking", laws(LawState::Checking { law: "growth".into(), case: 7, cases: 300 })),
+        (
+            "laws-checked",
+            laws(LawState::Checked {
+                broken: Some("it breaks the law of growth".into()),
+                report: Bytes::from_static(b"{}"),
+            }),
+        ),
+        ("conflicts", Reply::Conflicts(vec![conflict()])),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use rejoin_proto::access::{Grant, Limits, Scope};
 use rejoin_proto::catalog::{
-    Activation, BucketProps, Deleted, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey,
+    Activation, BucketPast, BucketProps, Deleted, Durability, OldSecret, PastPlugin, Quorum, Record, RecordBody,
+    RecordKey,
 };
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
@@ -223,8 +224,16 @@ pub(crate) fn record(key: RecordKey, body: RecordBody) -> Record {
     Record { key, version: 2, stamp: Hlc::from_ms(1_700_000_000_000), body }
 }
 
+fn bucket_past() -> BucketPast {
+    let plugins = vec![
+        PastPlugin { plugin: None, until: Hlc::from_ms(5) },
+        PastPlugin { plugin: props().plugin, until: Hlc::from_ms(6) },
+    ];
+    BucketPast { buckets: vec![BucketId(7)], plugins }
+}
+
 fn bucket_body() -> RecordBody {
-    RecordBody::Bucket { id: object_id().bucket, props: props(), past: vec![BucketId(7)] }
+    RecordBody::Bucket { id: object_id().bucket, props: props(), past: bucket_past() }
 }
 
 pub(crate) fn bucket_record() -> Record {
@@ -233,7 +242,7 @@ pub(crate) fn bucket_record() -> Record {
 
 fn deleted_bucket_record() -> Record {
     let deleted = Deleted { reap_ms: 1_700_000_600_000, reaped: false };
-    let body = RecordBody::DeletedBucket { id: object_id().bucket, props: props(), past: vec![BucketId(7)], deleted };
+    let body = RecordBody::DeletedBucket { id: object_id().bucket, props: props(), past: bucket_past(), deleted };
     record(RecordKey::Bucket(tenant(), name("cart")), body)
 }
 
@@ -245,6 +254,7 @@ fn deleted_plugin_record() -> Record {
         self_causal: true,
         validates: false,
         quarantined: None,
+        unchecked: None,
         deleted: Deleted { reap_ms: 1_700_000_600_000, reaped: false },
     };
     record(RecordKey::Plugin(tenant(), digest()), body)
@@ -263,6 +273,7 @@ pub(crate) fn plugin_record() -> Record {
         self_causal: true,
         validates: true,
         quarantined: Some("n2 got another result".into()),
+        unchecked: Some(name("root")),
     };
     record(RecordKey::Plugin(tenant(), digest()), body)
 }

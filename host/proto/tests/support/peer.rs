@@ -207,7 +207,7 @@ fn exchange() -> Vec<(&'static str, PeerBody)> {
     ];
     let ranges = vec![BucketRanges { bucket, ranges }];
     let wanted = Ask::Wanted { range, from: "key".into(), width: 4, except: hashes.clone(), max_bytes: 1000 };
-    let sum = Sum { count: 300, bytes: 70_000, hash: 1 << 100 | 5, places: 1 << 50 | 6, weights: 900 };
+    let sum = Sum { count: 300, live: 0, bytes: 70_000, hash: 1 << 100 | 5, places: 1 << 50 | 6, weights: 900 };
     let differ = Answer::Differ {
         considered: 2,
         partitions: vec![Differing { partition: PartitionId(7), buckets: 1, digest: sum.digest() }],

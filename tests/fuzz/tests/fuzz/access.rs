@@ -47,7 +47,10 @@ fn requests(request: &RequestBody) {
         RequestBody::Get(get) => (&get.bucket, &get.key, false),
         RequestBody::Put(put) => (&put.bucket, &put.key, true),
         _ => {
-            assert!(verb == Verb::BucketShow || !may(Scope::ReadWrite, Whose::Own), "{verb:?}");
+            assert!(
+                matches!(verb, Verb::BucketShow | Verb::ConflictShow) || !may(Scope::ReadWrite, Whose::Own),
+                "{verb:?}"
+            );
             return;
         }
     };

@@ -159,8 +159,9 @@ fn is_sound(record: &Record) {
             (1..=5).contains(&props.n)
                 && (2..=256).contains(&props.siblings)
                 && (1..=16 << 20).contains(&props.value_bytes)
-                && past.len() <= 32
-                && !past.contains(id)
+                && past.buckets.len() <= 32
+                && past.plugins.len() <= 100
+                && !past.buckets.contains(id)
         }
         (
             RecordKey::Plugin(..),

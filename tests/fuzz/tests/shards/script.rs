@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rejoin_core::members::Liveness;
 use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
-use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
+use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, Show, StartId};
 use rejoin_proto::exchange::{
     Answer, Ask, BucketRanges, ExchangeAnswer, ExchangeAsk, HashRange, KeyName, ObjectBatch, RangeHashes, WalkId,
 };
@@ -169,7 +169,14 @@ fn put(world: &World, draw: &mut Draw<'_>) -> Put {
 
 fn get(world: &World, draw: &mut Draw<'_>) -> Get {
     let (bucket, key) = (world.bucket(draw.below(3)), world.key(draw.below(8)));
-    Get { bucket, key, r: draw.quorum(), pr: draw.quorum(), siblings: draw.flag(), show: draw.flag() }
+    Get {
+        bucket,
+        key,
+        r: draw.quorum(),
+        pr: draw.quorum(),
+        siblings: draw.flag(),
+        show: if draw.flag() { Show::Readable } else { Show::Nothing },
+    }
 }
 
 fn merged(world: &mut World, draw: &mut Draw<'_>) {

@@ -102,7 +102,7 @@ fn buckets(kind: u8) -> Vec<Record> {
     ];
     let record = |(at, props)| {
         let name = name(&format!("b{at}"));
-        let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name, 0), props, past: Vec::new() };
+        let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name, 0), props, past: Default::default() };
         Record { key: RecordKey::Bucket(tenant(), name), version: 1 + u64::from(kind), stamp: Hlc(1), body }
     };
     all.into_iter().enumerate().map(record).collect()
@@ -174,6 +174,8 @@ impl World {
                 Effect::WhenDurable(ticket) => self.tickets.push_back((ticket, cause)),
                 Effect::Merge(ticket, _) => self.merges.push((ticket, cause)),
                 Effect::Validate(ticket, _) => self.validations.push((ticket, cause)),
+                // Only a damaged message asks for one. Its plugin does not answer in time.
+                Effect::Apply(..) => {}
                 Effect::Scan(ticket, job) => {
                     let scanned = self.store.scanned(&job);
                     self.event(cause, Event::Scanned(ticket, scanned));

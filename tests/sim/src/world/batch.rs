@@ -212,6 +212,11 @@ impl World {
             Output::Reply(reply_to, reply) => self.reply(at, reply_to, reply),
             Output::Merge(ticket, job) => self.merge(at, index, ticket, &job),
             Output::Validate(ticket, job) => self.validate(at, index, ticket, &job),
+            // No plugin of the simulator has operations, and no client asks for one.
+            Output::Apply(ticket, _) => {
+                let why = MergeFault::NotExported { interface: "operator" };
+                self.plugin_answers(at, index, Event::Applied(ticket, Err(why.into())));
+            }
             Output::Scan(ticket, job) => self.scan(at, index, ticket, job),
             Output::ActorsChecked(_, connection) => self.link_event(at, LinkEvent::ActorsChecked(connection)),
             Output::StartRenewed(start) => self.start_renewed(at, index, start),

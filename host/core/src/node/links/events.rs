@@ -115,7 +115,7 @@ pub enum LinkEvent {
     Closed(u64, Option<String>),
     /// Dial all peers that are not connected at once.
     Redial,
-    /// Time has passed; due at [`Links::next_wake_us`].
+    /// Time has passed; due at [`Links::next_wake_us`](super::Links::next_wake_us).
     Tick,
 }
 
@@ -126,7 +126,7 @@ pub enum LinkOutput {
     Dial(NodeId),
     /// Close a connection. No [`LinkEvent::Closed`] is owed for it.
     Close(u64, CloseReason),
-    /// Save [`Links::disks`] durably before anything that follows.
+    /// Save [`Links::disks`](super::Links::disks) durably before anything that follows.
     SaveDisks,
     /// This node's data directory was replaced, says that peer: every shard counts its copies as lost.
     Replaced(Name),
