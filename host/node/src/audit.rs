@@ -15,7 +15,7 @@ use rejoin_proto::audit::{
     AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditOutcome, AuditPage, AuditRequest, audit_text,
 };
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
-use rejoin_proto::client::{AdminRequest, RecordKind, Reply};
+use rejoin_proto::client::{AdminRequest, LawState, RecordKind, Reply};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, TenantId, codec};
 use rejoin_store::{AuditFindings, AuditLog, AuditPart, Room};
 
@@ -89,6 +89,13 @@ pub(crate) async fn run(
     let reply = operator::run(ctx, caller, request, wait).await;
     let outcome = match &reply {
         Reply::Error(error) => AuditOutcome::Refused { code: error.code, why: audit_text(&error.message) },
+        Reply::Laws { state, .. } => {
+            let why = match state {
+                LawState::Checked { broken, .. } => broken.as_deref().unwrap_or_default(),
+                _ => "its laws are being checked",
+            };
+            AuditOutcome::Refused { code: ErrorCode::PluginRejected, why: audit_text(why) }
+        }
         Reply::Changed { record, .. } => AuditOutcome::Done { after: Some(hash_of(record)) },
         _ => AuditOutcome::Done { after: state(ctx, &subject).await },
     };

@@ -54,6 +54,7 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
             RecordKind::Quota => "tenant quota",
         }),
         AdminRequest::Usage => asks("tenant usage"),
+        AdminRequest::Conflicts { .. } => asks("conflict list"),
         AdminRequest::ExchangePause(paused) => {
             let verb = if *paused { "exchange pause" } else { "exchange start" };
             (verb, String::new(), String::new(), Subject::Nothing)
@@ -76,9 +77,11 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
             let detail = if *certificates { "and all certificates of that name" } else { "" };
             ("token revoke", name.to_string(), detail.to_owned(), token(name.clone()))
         }
-        AdminRequest::PluginPush { name, module } => {
+        AdminRequest::PluginLaws { .. } => asks("plugin push"),
+        AdminRequest::PluginPush { name, module, unchecked } => {
             let digest = digest_of(module);
-            ("plugin push", digest.to_string(), format!("{name}, {} bytes", module.len()), plugin(digest))
+            let how = if *unchecked { ", unchecked" } else { "" };
+            ("plugin push", digest.to_string(), format!("{name}, {} bytes{how}", module.len()), plugin(digest))
         }
         AdminRequest::PluginRelease { digest } => {
             ("plugin release", digest.to_string(), String::new(), plugin(*digest))

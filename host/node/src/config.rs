@@ -1,10 +1,11 @@
 //! A node's configuration: one TOML file, every key with a default but the few that name the node and its files.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use rejoin_proto::{Address, Name};
+use rejoin_proto::{Address, Name, PluginDigest};
 
 use crate::config_encryption::EncryptionConfig;
 use crate::config_exchange::ExchangeConfig;
@@ -78,6 +79,17 @@ pub struct Config {
     pub compile_seconds: u32,
     /// The program that compiles plugins; by default this one.
     pub compile_program: Option<PathBuf>,
+    /// Whether the laws of a plugin are checked before it is stored. Without it every plugin is stored, and its record
+    /// says that it was not checked.
+    #[serde(default = "defaults::check_laws")]
+    pub check_laws: bool,
+    /// Seconds of a processor that checking the laws of one plugin may take. By the wall clock it may take five times
+    /// as many.
+    #[serde(default = "defaults::law_seconds")]
+    pub law_seconds: u32,
+    /// The plugins that the release has been tested with: their laws are not checked again. Not a key of the file.
+    #[serde(skip)]
+    pub released: BTreeSet<PluginDigest>,
     /// Bytes of compiled plugins that are kept in the data directory, so that a restart need not compile them.
     #[serde(default = "defaults::compiled_bytes")]
     pub compiled_bytes: u64,
@@ -249,6 +261,12 @@ mod defaults {
     }
     pub(super) fn compile_seconds() -> u32 {
         20
+    }
+    pub(super) fn check_laws() -> bool {
+        true
+    }
+    pub(super) fn law_seconds() -> u32 {
+        240
     }
     pub(super) fn compiled_bytes() -> u64 {
         256 << 20

@@ -40,6 +40,8 @@ const KEYS: &[&str] = &[
     "compile_memory_bytes",
     "compile_seconds",
     "compile_program",
+    "check_laws",
+    "law_seconds",
     "compiled_bytes",
     "memo_bytes",
     "module_bytes",
@@ -175,6 +177,9 @@ impl Config {
         }
         if self.compile_memory_bytes < LEAST_COMPILE_BYTES || self.compile_seconds == 0 {
             return invalid("compile_memory_bytes, compile_seconds", "must be at least 67108864 (64 MiB), and 1");
+        }
+        if !(1..=3_600).contains(&self.law_seconds) {
+            return invalid("law_seconds", "must be 1 to 3600");
         }
         if self.max_clients == 0 || self.max_new_clients == 0 || self.clients_per_token == 0 {
             return invalid("max_clients, max_new_clients, clients_per_token", "must be at least 1");
@@ -352,6 +357,7 @@ mod tests {
             ("tenant_inbox_bytes = 1048575", "tenant_inbox, tenant_inbox_bytes: "),
             ("merge_tenant_threads = 0", "merge_tenant_threads, merge_tenant_queue, compile_tenant_queue: must be"),
             ("merge_tenant_queue = 0", "merge_tenant_threads, "),
+            ("law_seconds = 0", "law_seconds: must be 1 to 3600"),
             ("compile_tenant_queue = 0", "merge_tenant_threads, "),
         ];
         for (line, says) in least {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
 
 use rejoin_core::control::{CatalogChange, Wait};
@@ -40,6 +41,11 @@ const BATCH: usize = 1024;
 /// The most bulk messages that one batch takes. Requests wait for them, and for each that carries objects about two
 /// milliseconds.
 const BULK_BATCH: usize = 4;
+/// The bytes of large messages of peers at which a batch takes no more of them. One is always in it.
+const LARGE_BATCH_BYTES: usize = 1 << 20;
+/// A batch whose items have so many bytes holds its thread for some milliseconds: the other tasks of the thread go on
+/// elsewhere meanwhile.
+const LONG_BATCH_BYTES: usize = 1 << 20;
 /// Retry delay for a client that reads its replies more slowly than it sends requests, in milliseconds.
 const SLOW_READER_RETRY_MS: u32 = 50;
 
@@ -52,6 +58,8 @@ pub(crate) struct ShardQueues {
     pub(crate) requests: Requests,
     /// Messages of peers.
     pub(crate) inbox: mpsc::Receiver<InboxItem>,
+    /// Large messages of peers.
+    pub(crate) large: mpsc::Receiver<InboxItem>,
     /// Bulk messages of peers.
     pub(crate) bulk: mpsc::Receiver<InboxItem>,
     pub(crate) messages: mpsc::UnboundedReceiver<ShardMessage>,
@@ -143,10 +151,12 @@ impl Backlog {
 impl Driver {
     /// Runs until a [`ShardMessage::Stop`], or until all senders are gone.
     pub(crate) async fn run(mut self, queues: ShardQueues) {
-        let ShardQueues { requests, mut inbox, mut bulk, messages: mut queue } = queues;
+        let ShardQueues { requests, mut inbox, mut large, mut bulk, messages: mut queue } = queues;
         let mut state = DriverState::default();
         let (mut items, mut messages) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
-        let mut transfers = Vec::with_capacity(BULK_BATCH);
+        let (mut large_items, mut transfers) = (Vec::new(), Vec::with_capacity(BULK_BATCH));
+        // Whether the runtime has another thread for the tasks of this one.
+        let has_others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
         let mut more = false;
         let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.batch.next_wake_us())));
         loop {
@@ -163,6 +173,7 @@ impl Driver {
                 () = requests.ready() => {}
                 // Lets the sessions and connections of this thread go on in between.
                 () = tokio::task::yield_now(), if more => {}
+                count = large.recv_many(&mut large_items, 1) => if count == 0 { return },
                 count = bulk.recv_many(&mut transfers, BULK_BATCH) => if count == 0 { return },
                 () = &mut alarm => {}
             }
@@ -179,21 +190,34 @@ impl Driver {
             {
                 items.push(item);
             }
+            while bytes_of(&large_items) < LARGE_BATCH_BYTES
+                && let Ok(item) = large.try_recv()
+            {
+                large_items.push(item);
+            }
             while transfers.len() < BULK_BATCH
                 && let Ok(item) = bulk.try_recv()
             {
                 transfers.push(item);
             }
             more = requests.take(now_us, BATCH, &mut items);
-            if messages.is_empty() && items.is_empty() && transfers.is_empty() && !alarm.is_elapsed() {
-                // What it was woken for went with the last batch.
-                continue;
+            // Behind the others, which are committed and answered first.
+            let large_request = items.pop_if(|last| last.bytes() >= LONG_BATCH_BYTES);
+            drop(transfers.splice(0..0, large_request.into_iter().chain(large_items.drain(..))));
+            let waiting = inbox.len() + large.len() + requests.waiting();
+            let is_due = alarm.is_elapsed() && transfers.is_empty();
+            let mut stop = None;
+            // If there is nothing, what it was woken for went with the last batch.
+            if !messages.is_empty() || !items.is_empty() || is_due {
+                stop = self.batch(&mut state, &mut messages, &mut items, waiting);
             }
-            // Behind the requests.
             let is_long = !transfers.is_empty();
-            items.append(&mut transfers);
-            let waiting = inbox.len() + requests.waiting();
-            if let Some(stop) = self.batch(&mut state, &mut messages, &mut items, waiting) {
+            if is_long && stop.is_none() {
+                let is_short = !has_others || bytes_of(&transfers) < LONG_BATCH_BYTES;
+                let mut batch = || self.batch(&mut state, &mut messages, &mut transfers, waiting);
+                stop = if is_short { batch() } else { tokio::task::block_in_place(batch) };
+            }
+            if let Some(stop) = stop {
                 let owes_ends = self.batch.shard().owes_ends();
                 let closed = self.store.close().map_err(|fault| fault.to_string());
                 // The store is closed even if the caller is gone.
@@ -245,6 +269,10 @@ impl Driver {
                     tracing::debug!(%from, what = envelope.body.kind(), "a peer's message");
                     Event::Peer(from, envelope)
                 }
+                InboxItem::Forwarded(from, envelope, _under_way) => {
+                    tracing::debug!(%from, "a request that a peer has forwarded");
+                    Event::Peer(from, *envelope)
+                }
             };
             self.batch.handle(now, Input::Event(event), &mut self.store);
             if self.batch.is_full() {
@@ -274,6 +302,7 @@ impl Driver {
         let trace = match item {
             InboxItem::Client(request, ..) => request.trace,
             InboxItem::Peer(_, envelope, _) => envelope.trace,
+            InboxItem::Forwarded(_, envelope, _) => envelope.trace,
             InboxItem::SessionClosed(_) | InboxItem::Settled(..) => return tracing::Span::none(),
         };
         tracing::debug_span!("request", trace = format_args!("{trace:016x}"), node = %self.name, shard = self.index)
@@ -317,6 +346,7 @@ impl Driver {
                 Event::Merged(ticket, result)
             }
             ShardMessage::Validated(ticket, result) => Event::Validated(ticket, result),
+            ShardMessage::Applied(ticket, result) => Event::Applied(ticket, result),
             ShardMessage::Scanned(ticket, scanned) => {
                 self.scans.ended(&self.store);
                 Event::Scanned(ticket, scanned)
@@ -368,10 +398,19 @@ impl Driver {
         let mut frames: BTreeMap<NodeId, Vec<Frame>> = BTreeMap::new();
         let mut replies: BTreeMap<u64, Vec<Frame>> = BTreeMap::new();
         let mut checked = Vec::new();
+        // A large message to several peers is encoded once.
+        let mut large: Option<(Box<PeerEnvelope>, Frame)> = None;
         let layout = self.view.layout_name();
         for output in outputs {
             match output {
-                Output::Send(to, envelope) => frames.entry(to).or_default().push(frame(&envelope)),
+                Output::Send(to, envelope) => {
+                    let encoded = match &large {
+                        Some((same, encoded)) if *same == envelope => encoded.clone(),
+                        _ => frame(&envelope),
+                    };
+                    frames.entry(to).or_default().push(encoded.clone());
+                    large = (encoded.body.len() > LARGE_BYTES).then_some((envelope, encoded));
+                }
                 Output::Reply(reply_to, mut reply) => {
                     self.name_the_data_directory(&mut reply);
                     let begun = self.observe(state, reply_to, &reply);
@@ -399,6 +438,18 @@ impl Driver {
                 Output::Validate(ticket, job) => {
                     let share = self.share_of(job.bucket);
                     self.plugins.validate(ticket, (job, share), self.messages.clone());
+                }
+                Output::Apply(ticket, job) => {
+                    match self.metering.begin_merge(&self.view, job.bucket, self.clock.now().mono_us) {
+                        Ok(payers) => {
+                            let share = self.share_of(job.bucket);
+                            self.plugins.apply(ticket, (job, share), payers, self.messages.clone());
+                        }
+                        Err(refusal) => {
+                            self.metrics.merge_failed(refusal.reason());
+                            drop(self.messages.send(ShardMessage::Applied(ticket, Err(refusal))));
+                        }
+                    }
                 }
                 Output::Scan(ticket, job) => self.scans.request(&self.store, ticket, job),
                 Output::ActorsChecked(_, connection) => checked.push(connection),
@@ -593,6 +644,10 @@ fn queue(sender: &Sender, frames: &mut Vec<Frame>) -> Vec<Frame> {
         too_large.extend(refused);
     }
     too_large
+}
+
+fn bytes_of(items: &[InboxItem]) -> usize {
+    items.iter().map(InboxItem::bytes).sum()
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use rejoin_merge::{
-    ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits, Pool,
-    PoolConfig, QueueConfig,
+    ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, LawLimits, LawProcess,
+    LawQueue, LawRunner, Memo, ModuleLimits, Pool, PoolConfig, QueueConfig,
 };
 
 use crate::config::Config;
 use crate::error::StartError;
+use crate::law_checks::LawChecks;
 use crate::platform::{Compiling, Threads};
 
 /// The most plugin instances at once. Each reserves about 4 GiB of the 128 TiB of addresses that a process has.
@@ -45,6 +46,8 @@ pub(crate) struct Engine {
     pub(crate) queue: CompileQueue,
     /// The limits of a component.
     pub(crate) limits: ModuleLimits,
+    /// The checks of the laws of what is pushed.
+    pub(crate) laws: LawChecks,
 }
 
 impl Engine {
@@ -59,10 +62,11 @@ impl Engine {
         compiling: Compiling,
         pool: Pool,
     ) -> Result<Self, StartError> {
-        let limits = ModuleLimits::for_bytes(usize::try_from(config.module_bytes).unwrap_or(usize::MAX));
+        let limits = ModuleLimits::for_bytes(module_bytes(config));
         let (host, compiler) = (pool.host().clone(), compiler(config, compiling));
+        let laws = laws(config, threads, compiling)?;
         if threads == Threads::Shared {
-            return Ok(Self { pool, queue: CompileQueue::inline(host, compiler, None), limits });
+            return Ok(Self { pool, queue: CompileQueue::inline(host, compiler, None), limits, laws });
         }
         let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
         let cache =
@@ -72,8 +76,24 @@ impl Engine {
             queue: config.compile_queue,
             tenant_queue: config.compile_tenant_queue,
         };
-        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits })
+        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits, laws })
     }
+}
+
+/// The checks of laws, if the configuration asks for them.
+fn laws(config: &Config, threads: Threads, compiling: Compiling) -> Result<LawChecks, StartError> {
+    let cpu_seconds = u64::from(config.law_seconds);
+    let limits = LawLimits { cpu_seconds, wall: Duration::from_secs(5 * cpu_seconds), ..LawLimits::default() };
+    let runner = match compiling {
+        Compiling::Here => LawRunner::InProcess,
+        Compiling::Child => LawRunner::Child(LawProcess { program: child_compiler(config).program, limits }),
+    };
+    let queue = match (config.check_laws, threads) {
+        (false, _) => None,
+        (true, Threads::Shared) => Some(LawQueue::inline(runner)),
+        (true, Threads::Own) => Some(LawQueue::new(runner)?),
+    };
+    Ok(LawChecks::new(queue, config.released.clone()))
 }
 
 fn compiler(config: &Config, compiling: Compiling) -> Compiler {
@@ -83,13 +103,17 @@ fn compiler(config: &Config, compiling: Compiling) -> Compiler {
     }
 }
 
+fn module_bytes(config: &Config) -> usize {
+    usize::try_from(config.module_bytes).unwrap_or(usize::MAX)
+}
+
 fn child_compiler(config: &Config) -> ChildCompiler {
     let seconds = u64::from(config.compile_seconds);
     let limits = CompileLimits {
         memory_bytes: config.compile_memory_bytes,
         cpu_seconds: seconds,
         wall: Duration::from_secs(3 * seconds),
-        ..CompileLimits::default()
+        ..CompileLimits::for_bytes(module_bytes(config))
     };
     let ChildCompiler { program, .. } = ChildCompiler::default();
     ChildCompiler { program: config.compile_program.clone().unwrap_or(program), limits }

@@ -17,12 +17,13 @@
 //! In reading order: `node` (start and stop), [`config`] and `config_file`, `bootstrap` (the list of nodes), `open`
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
 //! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `audit` and
-//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins` and `merging`, `http`, `admin_access`
-//! and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`, [`platform`], [`clock`].
+//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins`, `merging` and `applying`, `http`,
+//! `admin_access` and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`, [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
 mod admin_access;
+mod applying;
 mod audit;
 mod audited;
 mod bootstrap;
@@ -36,6 +37,7 @@ pub mod config_encryption;
 pub mod config_exchange;
 mod config_file;
 pub mod config_members;
+mod conflicts;
 mod context;
 mod control_files;
 mod drain;
@@ -49,6 +51,7 @@ mod frames;
 mod http;
 mod joining;
 mod lag;
+mod law_checks;
 mod layouts;
 mod lock;
 mod members;
@@ -73,6 +76,7 @@ mod scanning;
 mod secret;
 mod session;
 mod sessions;
+mod share_threads;
 mod sizes;
 mod syncing;
 pub mod token;

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use rejoin_core::shard::event::{MergeJob, MergeTicket, Merged, PluginError, ValidateJob, ValidateTicket};
 use rejoin_merge::{CallLimits, MergeFault, Overloaded, Plugin, PluginCall, Sibling, TenantShare};
+use rejoin_proto::client::Show;
 use rejoin_proto::{BucketId, Name, PluginDigest, ProfileId};
 
+use crate::conflicts::FailedMerge;
 use crate::lock::lock;
 use crate::messages::ShardMessage;
 use crate::metering::FuelPayers;
@@ -23,16 +25,16 @@ const WALL_FOR_FUEL: Duration = Duration::from_nanos(8);
 /// The least wall-clock limit of a call.
 const MIN_WALL: Duration = Duration::from_secs(20);
 /// The most siblings that one merge takes.
-const MAX_SIBLINGS: usize = 1024;
+pub(crate) const MAX_SIBLINGS: usize = 1024;
 /// The longest time that a merge waits for its plugin to be fetched.
 const FETCH_WAIT: Duration = Duration::from_secs(10);
 
-fn wall_for(fuel: u64) -> Duration {
+pub(crate) fn wall_for(fuel: u64) -> Duration {
     let nanos = u128::from(fuel) * WALL_FOR_FUEL.as_nanos();
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).max(MIN_WALL)
 }
 
-fn overloaded(full: Overloaded) -> PluginError {
+pub(crate) fn overloaded(full: Overloaded) -> PluginError {
     PluginError::Overloaded { waiting: full.waiting, of: full.of }
 }
 
@@ -43,14 +45,15 @@ struct MergeRequest {
     ticket: MergeTicket,
     messages: UnboundedSender<ShardMessage>,
     payers: FuelPayers,
+    siblings: usize,
 }
 
 /// Fields of a failure's log line.
-struct LogFields {
-    bucket: BucketId,
-    name: Name,
-    key_hash: u128,
-    plugin: PluginDigest,
+pub(crate) struct LogFields {
+    pub(crate) bucket: BucketId,
+    pub(crate) name: Name,
+    pub(crate) key_hash: u128,
+    pub(crate) plugin: PluginDigest,
 }
 
 /// A merged value, its readable form if there is one, and the engine's profile.
@@ -90,7 +93,8 @@ impl PluginService {
         messages: UnboundedSender<ShardMessage>,
     ) {
         let ready = self.find(&job.plugin);
-        let request = MergeRequest { job, share, ticket, messages, payers };
+        let siblings = job.siblings.len();
+        let request = MergeRequest { job, share, ticket, messages, payers, siblings };
         match ready {
             Some(Ok(plugin)) => self.run(plugin, request),
             Some(Err(error)) => self.fail(request, error),
@@ -107,7 +111,7 @@ impl PluginService {
     }
 
     /// Waits until a plugin has been fetched and compiled, at most until the job's deadline.
-    async fn wait_for(&self, digest: &PluginDigest, deadline_us: u64) -> Result<Plugin, PluginError> {
+    pub(crate) async fn wait_for(&self, digest: &PluginDigest, deadline_us: u64) -> Result<Plugin, PluginError> {
         let until = self.0.clock.instant(deadline_us).min(Instant::now() + FETCH_WAIT);
         loop {
             // Created before `find`, so that a notification in between is not missed.
@@ -124,7 +128,7 @@ impl PluginService {
     fn run(&self, plugin: Plugin, mut request: MergeRequest) {
         let siblings = std::mem::take(&mut request.job.siblings);
         if let [only] = siblings.as_slice() {
-            return self.show(plugin, only.value.clone(), request);
+            return self.present(plugin, only.value.clone(), request);
         }
         let inputs =
             siblings.into_iter().map(|s| Sibling { value: s.value, stamp_ms: s.stamp_ms, writer: s.writer }).collect();
@@ -138,12 +142,10 @@ impl PluginService {
             request.payers.charge(used, service.0.clock.now().mono_us);
             match result {
                 Ok(merged) => {
+                    service.conflicts().merged(request.job.bucket, &request.job.key);
                     #[allow(clippy::cast_precision_loss)] // A histogram's value.
                     service.0.metrics.merge_fuel.record(merged.fuel_used as f64);
-                    match request.job.show {
-                        true => service.show(plugin, merged.value, request),
-                        false => request.reply(Ok((merged.value, None, service.0.engine.pool.host().profile()))),
-                    }
+                    service.present(plugin, merged.value, request);
                 }
                 Err(fault) => service.fail(request, fault.into()),
             }
@@ -156,9 +158,45 @@ impl PluginService {
     }
 
     /// A check whether the job's deadline has not passed, for when a thread is free.
-    fn wanted(&self, deadline_us: u64) -> impl FnOnce() -> bool + Send + use<> {
+    pub(crate) fn wanted(&self, deadline_us: u64) -> impl FnOnce() -> bool + Send + use<> {
         let clock = self.0.clock;
         move || clock.now().mono_us < deadline_us
+    }
+
+    /// Adds what the reader wants of a merged value.
+    fn present(&self, plugin: Plugin, value: Bytes, request: MergeRequest) {
+        match &request.job.show {
+            Show::Nothing => request.reply(Ok((value, None, self.0.engine.pool.host().profile()))),
+            Show::Readable => self.show(plugin, value, request),
+            Show::Answer(question) => {
+                let question = question.clone();
+                self.answer(plugin, value, question, request);
+            }
+        }
+    }
+
+    /// Adds the answer to the reader's question. If there is none, that is the result.
+    fn answer(&self, plugin: Plugin, value: Bytes, question: Bytes, request: MergeRequest) {
+        let profile = self.0.engine.pool.host().profile();
+        let (call, wanted, kept) =
+            (request.call(plugin), self.wanted(request.job.deadline_us), SharedRequest::new(request));
+        let (service, again, of) = (self.clone(), kept.clone(), value.clone());
+        let done = move |answer: Result<rejoin_merge::Merged, MergeFault>| {
+            let Some(request) = again.take() else { return };
+            let used = answer.as_ref().map(|answer| answer.fuel_used);
+            request.payers.charge(used, service.0.clock.now().mono_us);
+            if let Err(fault) = answer.as_ref()
+                && !matches!(fault, MergeFault::Refused(_))
+            {
+                service.count(&request.log_fields(), &fault.clone().into(), "a question could not be answered");
+            }
+            request.reply(answer.map(|answer| (of, Some(answer.value), profile)).map_err(PluginError::from));
+        };
+        if let Err(full) = self.0.engine.pool.query(call, (value, question), wanted, done)
+            && let Some(request) = kept.take()
+        {
+            self.fail(request, overloaded(full));
+        }
     }
 
     /// Adds the readable form of a merged value. If that fails, the value is sent without it.
@@ -242,12 +280,15 @@ impl PluginService {
     }
 
     fn fail(&self, request: MergeRequest, error: PluginError) {
+        let MergeJob { bucket, key, plugin, .. } = &request.job;
+        let merge = FailedMerge { bucket: *bucket, key, plugin: *plugin, siblings: request.siblings };
+        self.conflicts().failed(&merge, &error, self.0.clock.now().wall_ms);
         self.count(&request.log_fields(), &error, "a merge gave no result; the siblings are kept");
         request.reply(Err(error));
     }
 
     /// Counts a failure, and logs it unless a similar one was logged a moment ago.
-    fn count(&self, log_fields: &LogFields, error: &PluginError, what: &str) {
+    pub(crate) fn count(&self, log_fields: &LogFields, error: &PluginError, what: &str) {
         let reason = error.reason();
         self.0.metrics.merge_failed(reason);
         let LogFields { bucket, name: bucket_name, key_hash, plugin } = log_fields;

@@ -1,14 +1,16 @@
 //! Messages between the tasks of a node: what is sent to a shard and to the catalog.
 //!
-//! A shard has four queues. Requests of clients wait in a fair queue between tenants ([`requests`](crate::requests)),
-//! which may refuse. Messages of peers have an inbox that is bounded by entries and bytes; a batch takes them ahead of
-//! the requests. Bulk messages of peers have an inbox of their own, of which a batch takes few, behind the requests.
-//! The fourth queue is unbounded, because these messages must not be lost: results that the shard waits for, and news
-//! of peers and of the catalog. Their number is bounded by what the shard has asked for.
+//! A shard has five queues. Requests of clients, also those that peers forward, wait in a fair queue between tenants
+//! ([`requests`](crate::requests)), which may refuse. Messages of peers have an inbox that is bounded by entries and
+//! bytes; a batch takes them ahead of the requests. Large ones have an inbox of their own, and so have bulk messages: a
+//! batch takes few of them, behind the requests, which would otherwise wait some hundredths of a second for each of the
+//! largest. The fifth queue is unbounded, because these messages must not be lost: results that the shard waits for,
+//! and news of peers and of the catalog. Their number is bounded by what the shard has asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use rejoin_core::control::{CatalogChange, Published, Wait};
@@ -17,7 +19,7 @@ use rejoin_core::port::StoreFault;
 use rejoin_core::ring::{RingCommand, RingEvent};
 use rejoin_core::shard::Counters;
 use rejoin_core::shard::event::{
-    ClientRequest, Event, MergeTicket, Merged, PluginError, ScanTicket, ScannedRows, ValidateTicket,
+    ApplyTicket, ClientRequest, Event, MergeTicket, Merged, PluginError, ScanTicket, ScannedRows, ValidateTicket,
 };
 use rejoin_core::shard::handoff::Held;
 use rejoin_core::view::ClusterView;
@@ -39,10 +41,25 @@ use crate::ring::RingAnswer;
 pub(crate) enum InboxItem {
     Client(Box<ClientRequest>, Sender, InFlight, UnderWay),
     Peer(NodeId, PeerEnvelope, InboxPermit),
+    /// A request that a peer has forwarded. It has waited among those of its tenant.
+    Forwarded(NodeId, Box<PeerEnvelope>, UnderWay),
     /// Receipts for answers that a client has.
     Settled(Vec<Receipt>, UnderWay),
     /// A session has ended.
     SessionClosed(u64),
+}
+
+impl InboxItem {
+    /// The bytes of the frame that it came in.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Client(_, _, _, under_way) | Self::Settled(_, under_way) | Self::Forwarded(_, _, under_way) => {
+                under_way.bytes()
+            }
+            Self::Peer(_, _, permit) => permit.num_permits(),
+            Self::SessionClosed(_) => 0,
+        }
+    }
 }
 
 /// A message in a shard's unbounded queue.
@@ -62,6 +79,7 @@ pub(crate) enum ShardMessage {
     WaitsFor(NodeId, oneshot::Sender<bool>),
     Merged(MergeTicket, Result<Merged, PluginError>),
     Validated(ValidateTicket, Result<(), PluginError>),
+    Applied(ApplyTicket, Result<Bytes, PluginError>),
     Synced(Result<CommitSeq, StoreFault>),
     Scanned(ScanTicket, Result<ScannedRows, StoreFault>),
     /// The send queue of that class to the peer has space again.
@@ -106,6 +124,8 @@ pub(crate) struct ShardHandle {
     pub(crate) requests: RequestQueue,
     /// For messages of peers.
     pub(crate) inbox: Inbox,
+    /// For large messages of peers.
+    pub(crate) large: Inbox,
     /// For bulk messages of peers.
     pub(crate) bulk: Inbox,
     pub(crate) messages: mpsc::UnboundedSender<ShardMessage>,

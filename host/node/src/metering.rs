@@ -218,22 +218,21 @@ impl Metering {
         let Some(bucket) = view.bucket(bucket) else { return Ok(FuelPayers::default()) };
         let (of_tenant, of_bucket) =
             self.payers(view, (bucket.tenant, self.tenant(view, bucket.tenant)), Some(bucket.id));
-        let mut paying = FuelPayers::default();
-        for payer in [Some(of_tenant), of_bucket].into_iter().flatten() {
-            let most = payer.quota.and_then(|quota| quota.hard.get(Limit::FuelPerSecond));
-            let mut state = lock(&payer.meter.state);
-            if let Some(most) = most
-                && let Err(wait_ms) = state.fuel.check(now_us)
-            {
-                state.totals.refused += 1;
-                let whose = whose(view, payer.owner);
-                let reached = Reached { whose, limit: Limit::FuelPerSecond, most, used: None };
-                return Err(PluginError::OverQuota(reached.refusal(wait_ms).message));
-            }
-            drop(state);
-            paying.0.push((payer.meter, most));
-        }
-        Ok(paying)
+        paying(view, [Some(of_tenant), of_bucket], now_us).map_err(|refusal| PluginError::OverQuota(refusal.message))
+    }
+
+    /// Who pays for a check of the laws of a plugin that a tenant pushes.
+    ///
+    /// # Errors
+    /// It owes too much already.
+    pub(crate) fn begin_laws(
+        &self,
+        view: &ClusterView,
+        tenant: TenantId,
+        now_us: u64,
+    ) -> Result<FuelPayers, ErrorReply> {
+        let (of_tenant, _) = self.payers(view, (tenant, self.tenant(view, tenant)), None);
+        paying(view, [Some(of_tenant), None], now_us)
     }
 
     /// What every tenant and every bucket with a quota has used.
@@ -263,6 +262,26 @@ impl Metering {
     pub(crate) fn set_reached(&self, reached: BTreeMap<TenantId, Vec<ReachedLimit>>) {
         *lock(&self.reached) = reached;
     }
+}
+
+/// Those who pay, if none of them owes fuel.
+fn paying(view: &ClusterView, payers: [Option<Payer<'_>>; 2], now_us: u64) -> Result<FuelPayers, ErrorReply> {
+    let mut paying = FuelPayers::default();
+    for payer in payers.into_iter().flatten() {
+        let most = payer.quota.and_then(|quota| quota.hard.get(Limit::FuelPerSecond));
+        let mut state = lock(&payer.meter.state);
+        if let Some(most) = most
+            && let Err(wait_ms) = state.fuel.check(now_us)
+        {
+            state.totals.refused += 1;
+            let whose = whose(view, payer.owner);
+            let reached = Reached { whose, limit: Limit::FuelPerSecond, most, used: None };
+            return Err(reached.refusal(wait_ms));
+        }
+        drop(state);
+        paying.0.push((payer.meter, most));
+    }
+    Ok(paying)
 }
 
 /// Somebody whose meter counts.

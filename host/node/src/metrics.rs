@@ -244,7 +244,7 @@ impl Metrics {
             for (metric, value) in [
                 ("rejoin_tenant_in_flight", totals.in_flight),
                 ("rejoin_tenant_connections", of.connections),
-                ("rejoin_tenant_stored_objects", stored.count),
+                ("rejoin_tenant_stored_objects", stored.live),
                 ("rejoin_tenant_stored_bytes", stored.bytes),
                 ("rejoin_tenant_soft_limits_reached", of.soft_reached),
                 ("rejoin_tenant_hard_limits_reached", of.hard_reached),

@@ -41,6 +41,7 @@ use crate::ring::RingPart;
 use crate::scanning::Scans;
 use crate::secret::Secret;
 use crate::sessions::Sessions;
+use crate::share_threads::ShareThreads;
 use crate::sizes::Sizes;
 use crate::view::NodeView;
 use crate::{admin_access, drain, http, peers, quotas, renewal, run, syncing};
@@ -49,6 +50,8 @@ use crate::{admin_access, drain, http, peers, quotas, renewal, run, syncing};
 const PEER_IDLE: Duration = Duration::from_secs(4);
 /// How often a quiet connection between nodes sends something.
 const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// One part in so many of `inbox_bytes` is for small messages of peers, the rest for large ones.
+const SMALL_SHARE: u32 = 4;
 /// Bulk messages of peers that wait before a shard, and their bytes: enough for one batch while the next is on its way.
 const BULK_INBOX: usize = 256;
 const BULK_INBOX_BYTES: u32 = 8 << 20;
@@ -63,6 +66,8 @@ pub struct Node {
     endpoint: Endpoint,
     admin: Option<SocketAddr>,
     tasks: JoinSet<()>,
+    /// Joined when dropped.
+    shares: ShareThreads,
     shards: Vec<JoinHandle<()>>,
     /// Joined when dropped.
     maintenance: Vec<MaintenanceThread>,
@@ -126,6 +131,7 @@ impl Node {
         // not be seen by its peers.
         let seed = seed.map(|_| rng.next_seed());
         let endpoint = Endpoint::bind_with(network.runtime(), socket, seed, plan.identity.clone(), limits)?;
+        let shares = ShareThreads::start(endpoint.processor_shares(), threads).map_err(StartError::Thread)?;
         let metrics = Arc::new(Metrics::new());
         let engine = Engine::open(&config, threads, compiling, pool)?;
         let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
@@ -198,6 +204,7 @@ impl Node {
             endpoint,
             admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
             tasks: JoinSet::new(),
+            shares,
             shards: Vec::new(),
             maintenance: Vec::new(),
             dir,
@@ -348,6 +355,7 @@ impl Node {
         }
         self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
         self.tasks.shutdown().await;
+        drop(self.shares);
         let (mut problems, mut owes_ends) = (Vec::<String>::new(), false);
         for shard in &self.ctx.shards {
             let (stop, stopped) = oneshot::channel();
@@ -393,11 +401,14 @@ fn limits(config: &Config) -> Limits {
 /// Makes the queues of a shard.
 fn shard_queues(config: &Config) -> (ShardHandle, ShardQueues) {
     let (requests_in, requests) = RequestQueue::new(config);
-    let (inbox_in, inbox) = Inbox::new(config.inbox, config.inbox_bytes);
+    let small = config.inbox_bytes / SMALL_SHARE;
+    let (inbox_in, inbox) = Inbox::new(config.inbox, small.max(1));
+    let (large_in, large) = Inbox::new(config.inbox, (config.inbox_bytes - small).max(1));
     let (bulk_in, bulk) = Inbox::new(BULK_INBOX, BULK_INBOX_BYTES);
     let (messages_in, messages) = mpsc::unbounded_channel();
-    let handle = ShardHandle { requests: requests_in, inbox: inbox_in, bulk: bulk_in, messages: messages_in };
-    (handle, ShardQueues { requests, inbox, bulk, messages })
+    let handle =
+        ShardHandle { requests: requests_in, inbox: inbox_in, large: large_in, bulk: bulk_in, messages: messages_in };
+    (handle, ShardQueues { requests, inbox, large, bulk, messages })
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {

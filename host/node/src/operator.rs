@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use rejoin_core::control::{CatalogChange, Published, TokenChange, Wait, plugin_record};
+use rejoin_core::control::{CatalogChange, Published, TokenChange, Wait, plugin_record, unchecked_record};
 use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
@@ -25,7 +25,7 @@ use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::plugins::share;
 use crate::token::ROOT;
-use crate::{buckets, layouts, members, quotas};
+use crate::{buckets, conflicts, law_checks, layouts, members, quotas};
 
 /// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
@@ -69,7 +69,10 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
             change(ctx, wait, token(name, revoke)).await
         }
         AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
-        AdminRequest::PluginPush { name, module } => push(ctx, wait, (tenant, name), module).await,
+        AdminRequest::PluginPush { name, module, unchecked } => {
+            push(ctx, wait, caller, name, (module, unchecked)).await
+        }
+        AdminRequest::PluginLaws { digest } => return law_checks::progress(ctx, tenant, digest, wait).await,
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
         // `audit` answers it.
         AdminRequest::Audit(_) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, "no command")),
@@ -93,6 +96,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
             change(ctx, wait, CatalogChange::QuotaSet(tenant, bucket, quota)).await
         }
         AdminRequest::Usage => return Reply::Usage(quotas::usage(ctx, tenant).await),
+        AdminRequest::Conflicts { bucket } => conflicts::list(ctx, caller, &bucket),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -208,13 +212,24 @@ fn removed_plugin(props: &BucketProps) -> ErrorReply {
     ErrorReply::new(ErrorCode::NotFound, message)
 }
 
-/// Compiles a plugin and stores it, then adds it to the catalog.
-async fn push(ctx: &Arc<NodeContext>, wait: Duration, (tenant, name): (TenantId, Name), module: Bytes) -> Reply {
+/// Compiles a plugin, checks its laws and stores it, then adds it to the catalog.
+async fn push(
+    ctx: &Arc<NodeContext>,
+    wait: Duration,
+    caller: &Caller,
+    name: Name,
+    (module, unchecked): (Bytes, bool),
+) -> Reply {
+    let tenant = caller.tenant;
     let pushed = match ctx.plugins.push(share(&ctx.cluster_view(), tenant), module.clone()).await {
         Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
     };
     let plugin = pushed.plugin();
+    let marked = match law_checks::admit(ctx, caller, (&module, unchecked), wait).await {
+        Ok(marked) => marked,
+        Err(reply) => return reply,
+    };
     if let Err(why) = ctx.plugins.keep(plugin, &module) {
         let message = format!("the plugin could not be stored: {why}");
         return Reply::Error(ErrorReply::new(ErrorCode::DiskFull, message));
@@ -225,7 +240,11 @@ async fn push(ctx: &Arc<NodeContext>, wait: Duration, (tenant, name): (TenantId,
     let version = metadata.map(|metadata| metadata.version.clone()).unwrap_or_default();
     let self_causal = metadata.is_some_and(|metadata| metadata.self_causal);
     let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.exports().validate);
-    change(ctx, wait, CatalogChange::PluginAdd(tenant, digest_of(&module), record)).await
+    let record = match marked {
+        Some(by) => unchecked_record(record, by),
+        None => record,
+    };
+    change(ctx, wait / 2, CatalogChange::PluginAdd(tenant, digest_of(&module), record)).await
 }
 
 /// The cluster's state as this node sees it.

@@ -19,8 +19,9 @@ use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route as route_of};
 use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
-use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello, PeerReady};
-use rejoin_proto::{Address, Name, NodeId, PluginDigest, codec};
+use rejoin_proto::client::Reply;
+use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, PeerHello, PeerReady};
+use rejoin_proto::{Address, ErrorCode, ErrorReply, Name, NodeId, PluginDigest, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, SendError};
 
 use crate::context::NodeContext;
@@ -28,11 +29,14 @@ use crate::control_files::DISKS_FILE;
 use crate::drain;
 use crate::frames::{CLOCK, HELLO, MESSAGE, READY, REBUILT, RELEASED, STOPPING, frame};
 use crate::members;
-use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage};
+use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardHandle, ShardMessage};
 use crate::peer_table::Peers;
+use crate::requests::{NotTaken, Waiting, Weighed};
 use crate::sizes;
 use crate::view::NodeView;
 
+/// Retry delay for the client of a forwarded request that finds too many of its tenant waiting, in milliseconds.
+const FORWARDED_RETRY_MS: u32 = 100;
 /// The most frames taken from a connection at once.
 const MAX_FRAMES: usize = 512;
 /// How often the addresses of peers are resolved, to reserve handshakes for them.
@@ -193,14 +197,16 @@ async fn send_hello(ctx: &NodeContext, connection: &Connection, peer: NodeId) ->
     sent.map_err(|error| error.to_string())
 }
 
-/// The classes of requests, and of everything else but bulk.
-const PROMPT: [Class; 3] = [Class::Control, Class::Request, Class::Large];
+/// The classes of small messages.
+const PROMPT: [Class; 2] = [Class::Control, Class::Request];
 
-/// Receives until the connection ends. Bulk has a reader of its own: the others do not wait while its inbox is full.
+/// Receives until the connection ends. Large messages and bulk have readers of their own: the others do not wait while
+/// the inbox of these is full.
 async fn receive(ctx: &Arc<NodeContext>, connection: &Connection, peer: NodeId, number: u64) {
     tokio::join!(
         biased;
         receive_classes(ctx, connection, peer, number, &PROMPT),
+        receive_classes(ctx, connection, peer, number, &[Class::Large]),
         receive_classes(ctx, connection, peer, number, &[Class::Bulk]),
     );
 }
@@ -412,9 +418,12 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, fra
     match route_of(&envelope.body, &ctx.cluster_view(), ctx.shard_count()) {
         Route::Shard(shard) => {
             let shard = &ctx.shards[usize::from(shard)];
-            let inbox = if frame.class == Class::Bulk { &shard.bulk } else { &shard.inbox };
-            if let Some(permit) = inbox.reserve(frame.body.len()).await {
-                let _ = inbox.items.send(InboxItem::Peer(peer, envelope, permit)).await;
+            match &envelope.body {
+                PeerBody::Forward(forward) => {
+                    let (op, tenant) = (forward.op, forward.tenant);
+                    take_forwarded(ctx, shard, peer, (op, tenant), (envelope, frame.body.len()));
+                }
+                _ => deliver(shard, peer, envelope, frame).await,
             }
         }
         Route::Ahead(shard) => {
@@ -437,6 +446,36 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, fra
         Route::Modules => handle_module(ctx, peer, envelope.body),
         Route::Sizes => sizes::handle(ctx, peer, envelope.body),
         Route::Nowhere => {}
+    }
+}
+
+/// A forwarded request waits among the others of its tenant, as if the client had sent it here.
+fn take_forwarded(
+    ctx: &NodeContext,
+    shard: &ShardHandle,
+    from: NodeId,
+    (op, tenant): (OpId, TenantId),
+    (envelope, bytes): (PeerEnvelope, usize),
+) {
+    let of = Weighed { tenant, weight: ctx.cluster_view().weight(tenant) };
+    let waiting = Waiting::Forwarded(from, Box::new(envelope));
+    if let Err(NotTaken::Full(_)) = shard.requests.push(ctx.clock.now().mono_us, of, bytes, waiting) {
+        ctx.metrics.overloaded.increment(1);
+        let message = "too many requests are waiting at an owner of the key; nothing was done";
+        let refusal = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(FORWARDED_RETRY_MS);
+        send(ctx, from, PeerBody::ForwardReply { op, reply: Reply::Error(refusal) });
+    }
+}
+
+/// Passes a message to its shard.
+async fn deliver(shard: &ShardHandle, peer: NodeId, envelope: PeerEnvelope, frame: &Frame) {
+    let inbox = match frame.class {
+        Class::Bulk => &shard.bulk,
+        Class::Large => &shard.large,
+        Class::Control | Class::Request => &shard.inbox,
+    };
+    if let Some(permit) = inbox.reserve(frame.body.len()).await {
+        let _ = inbox.items.send(InboxItem::Peer(peer, envelope, permit)).await;
     }
 }
 

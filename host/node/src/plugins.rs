@@ -22,6 +22,7 @@ use rejoin_proto::{Hlc, PluginDigest, TenantId};
 use rejoin_store::Modules;
 
 use crate::clock::Clock;
+use crate::conflicts::ConflictInbox;
 use crate::engine::Engine;
 use crate::failure_log::FailureLog;
 use crate::lock::lock;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) failures: FailureLog,
+    conflicts: ConflictInbox,
 }
 
 /// The state of each plugin. It has only plugins that the catalog names or that are being pushed.
@@ -254,11 +256,16 @@ impl PluginService {
             clock,
             metrics,
             failures: FailureLog::default(),
+            conflicts: ConflictInbox::default(),
         }))
     }
 
     fn table(&self) -> MutexGuard<'_, PluginTable> {
         lock(&self.0.table)
+    }
+
+    pub(crate) fn conflicts(&self) -> &ConflictInbox {
+        &self.0.conflicts
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -449,6 +456,7 @@ impl PluginService {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::law_checks::LawChecks;
     use rejoin_merge::{CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits};
     use rejoin_proto::{ClusterId, NodeId};
     use rejoin_store::{DataDir, Identity};
@@ -470,7 +478,12 @@ mod tests {
     fn service(data: &DataDir) -> PluginService {
         let host = Host::new(HostConfig { instances: 1, ..HostConfig::default() }).expect("a host");
         let queue = CompileQueue::inline(host.clone(), Compiler::InProcess, None);
-        let engine = Engine { pool: Pool::inline(host, Memo::new(0)), queue, limits: ModuleLimits::default() };
+        let engine = Engine {
+            pool: Pool::inline(host, Memo::new(0)),
+            queue,
+            limits: ModuleLimits::default(),
+            laws: LawChecks::new(None, BTreeSet::new()),
+        };
         PluginService::new(engine, data.modules(), Clock::system(), Arc::new(Metrics::new()))
     }
 

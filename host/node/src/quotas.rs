@@ -78,7 +78,7 @@ fn stored_by_all(
         let share = *owned.entry(n).or_insert_with(|| at.map_or(0, |at| shares(layout, n)[at]));
         let sum = own.get(&bucket.id).copied().unwrap_or_default();
         let whole = |own| whole(own, share, layout.partitions());
-        (bucket.id, (whole(sum.count), whole(sum.bytes)))
+        (bucket.id, (whole(sum.live), whole(sum.bytes)))
     };
     view.buckets().map(whole_of).collect()
 }
@@ -159,7 +159,7 @@ pub(crate) async fn usage(ctx: &NodeContext, tenant: TenantId) -> TenantUsage {
     let Totals { requests, refused, bytes_in, bytes_out, fuel, in_flight } = totals;
     let mut own = stored(ctx).await;
     own.retain(|bucket, _| view.bucket(*bucket).is_some_and(|known| known.tenant == tenant));
-    let usage = |(bucket, sum): (BucketId, Sum)| BucketUsage { bucket, objects: sum.count, bytes: sum.bytes };
+    let usage = |(bucket, sum): (BucketId, Sum)| BucketUsage { bucket, objects: sum.live, bytes: sum.bytes };
     TenantUsage {
         requests,
         refused,

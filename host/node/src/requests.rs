@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use rejoin_core::fair::{FairQueue, Full, Item, Load, Next, Room};
 use rejoin_core::shard::event::ClientRequest;
-use rejoin_proto::TenantId;
 use rejoin_proto::client::Receipt;
+use rejoin_proto::peer::PeerEnvelope;
+use rejoin_proto::{NodeId, TenantId};
 use rejoin_wire::Sender;
 
 use crate::config::Config;
@@ -29,6 +30,8 @@ const RECEIPT_BYTES: usize = 32;
 /// What waits.
 pub(crate) enum Waiting {
     Client(Box<ClientRequest>, Sender, InFlight),
+    /// One that a peer has forwarded.
+    Forwarded(NodeId, Box<PeerEnvelope>),
     /// Receipts for answers that a client has.
     Settled(Vec<Receipt>),
     /// A session has ended. It is a notice behind the session's last request, which would otherwise create the
@@ -178,6 +181,7 @@ impl Requests {
         let under_way = || UnderWay { queue: self.0.clone(), tenant, load, reply_bytes: 0 };
         match value {
             Waiting::Client(request, sender, in_flight) => InboxItem::Client(request, sender, in_flight, under_way()),
+            Waiting::Forwarded(from, envelope) => InboxItem::Forwarded(from, envelope, under_way()),
             Waiting::Settled(receipts) => InboxItem::Settled(receipts, under_way()),
             Waiting::SessionClosed(session) => InboxItem::SessionClosed(session),
         }
@@ -207,6 +211,11 @@ pub(crate) struct UnderWay {
 }
 
 impl UnderWay {
+    /// The bytes of the request.
+    pub(crate) fn bytes(&self) -> usize {
+        self.load.bytes
+    }
+
     /// Charges the tenant for the reply.
     pub(crate) fn replied(&mut self, bytes: usize) {
         self.reply_bytes = bytes as u64;

@@ -118,7 +118,8 @@ pub(crate) async fn accept(ctx: Arc<NodeContext>, endpoint: Endpoint) {
                     served.spawn(async move { peers::serve(&ctx, connection, name, false).await });
                 }
                 Some(Accepted::Client(connection)) => {
-                    served.spawn(session::serve(ctx.clone(), connection));
+                    let session = session::serve(ctx.clone(), connection.clone());
+                    served.spawn(connection.task(session));
                 }
             }
         }

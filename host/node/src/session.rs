@@ -169,6 +169,7 @@ async fn authenticate<'a>(
         }
     };
     permit.used(now_ms);
+    connection.charge_to(caller.tenant.0, view.cluster.weight(caller.tenant));
     connection.admit();
     let welcome = ServerHello {
         protocol: PROTOCOL,
@@ -250,6 +251,11 @@ impl ClientSession<'_> {
                 if is_checked { None } else { self.caller.check_again(&view.borrow_and_update(), now_ms).err() };
             if let Some(why) = refusal {
                 return self.end(connection, why).await;
+            }
+            if !is_checked {
+                // Its weight may have changed.
+                let flow = self.weighed(&self.ctx.cluster_view());
+                connection.charge_to(flow.tenant.0, flow.weight);
             }
             for frame in frames.drain(..) {
                 match codec::decode::<Request>(&frame.body) {

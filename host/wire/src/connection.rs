@@ -4,6 +4,7 @@
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -23,6 +24,7 @@ use crate::{
     outbox::Outbox,
     preamble::Streams,
     runtime::lock,
+    shares::Share,
     slots::Slot,
 };
 
@@ -75,7 +77,17 @@ struct Handle {
     admitted: watch::Sender<bool>,
     /// `None` for a connection that this side dialled.
     slot: Option<Weak<Slot>>,
+    /// To whom its tasks are charged; `None` for a connection that this side dialled.
+    share: Option<Arc<Share>>,
     remote: Option<Remote>,
+}
+
+/// How a connection was accepted.
+pub(crate) struct AcceptedAs {
+    pub(crate) slot: Slot,
+    /// It is of a client that must be admitted.
+    pub(crate) new: bool,
+    pub(crate) share: Arc<Share>,
 }
 
 impl Drop for Handle {
@@ -117,12 +129,15 @@ impl Connection {
         limits: &Arc<Limits>,
         own: Option<&Subject>,
         remote: Option<Remote>,
-        accepted: Option<(Slot, bool)>,
+        accepted: Option<AcceptedAs>,
     ) -> Self {
-        let client_queues = accepted.as_ref().and_then(|(slot, _)| slot.client_queues());
+        let client_queues = accepted.as_ref().and_then(|accepted| accepted.slot.client_queues());
         let outbox = Arc::new(Outbox::new(limits.clone(), limits.frames_of(own), client_queues));
         let received = limits.frames_of(remote.as_ref().map(|remote| &remote.subject));
-        let (slot, new) = accepted.map_or((None, false), |(slot, new)| (Some(Arc::new(slot)), new));
+        let (slot, share, new) = match accepted {
+            Some(AcceptedAs { slot, new, share }) => (Some(Arc::new(slot)), Some(share), new),
+            None => (None, None, false),
+        };
         let inbox = Arc::new(Inbox::new(limits.clone(), new));
         let shared = Shared { quic, outbox, inbox, our_reason: Arc::default() };
         let (admitted, is_admitted) = watch::channel(!new);
@@ -132,13 +147,34 @@ impl Connection {
             streams;
         let writing = write_all(shared.clone(), [control_out, request_out, large_out, bulk_out]);
         let kept = slot.as_ref().map(Arc::downgrade);
-        runtime.spawn(Box::pin(async move {
+        let writing = async move {
             writing.await;
             // The slot is free once the connection has ended, even while handles of it exist.
             drop(slot);
-        }));
-        runtime.spawn(Box::pin(read_all(shared.clone(), read_limits, [control_in, request_in, large_in, bulk_in])));
-        Self(Arc::new(Handle { shared, limits: limits.clone(), admitted, slot: kept, remote }))
+        };
+        let reading = read_all(shared.clone(), read_limits, [control_in, request_in, large_in, bulk_in]);
+        let connection = Self(Arc::new(Handle { shared, limits: limits.clone(), admitted, slot: kept, share, remote }));
+        runtime.spawn(connection.task(writing));
+        runtime.spawn(connection.task(reading));
+        connection
+    }
+
+    /// Work for this connection as a task, to be spawned on the runtime of the endpoint. If the other side has dialled,
+    /// the processor time that it takes is charged as the connection's own is, see [`Connection::charge_to`].
+    pub fn task(&self, work: impl Future<Output = ()> + Send + 'static) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match &self.0.share {
+            Some(share) => share.task(work),
+            None => Box::pin(work),
+        }
+    }
+
+    /// Charges the processor time of an accepted client to the flow of that key from now on, which has that weight from
+    /// now on. Before that it is charged to all newcomers together. Has no effect on a connection that this side
+    /// dialled, nor on one of a node.
+    pub fn charge_to(&self, flow: u64, weight: u32) {
+        if let Some(share) = &self.0.share {
+            share.charge_to(flow, weight);
+        }
     }
 
     /// Admits a new client (see [`Limits::first_frame`]): it may now send frames of every class up to their limits, and

@@ -16,8 +16,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use rejoin_proto::{Address, Name};
 
 use crate::{
-    Accepted, CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake,
-    limits::STREAMS, runtime::within, slots::Slot, tls, warning_limiter::WarningLimiter,
+    Accepted, CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role,
+    handshake::Handshake,
+    limits::STREAMS,
+    runtime::within,
+    shares::{ProcessorShares, SharedRuntime},
+    slots::Slot,
+    tls,
+    warning_limiter::WarningLimiter,
 };
 
 /// Accepted connections that wait for [`Endpoint::accept`]. Further ones wait within their handshake, and count as
@@ -166,7 +172,8 @@ impl Endpoint {
         let local = socket.local_addr().map_err(|error| bind_error(unknown, &error))?;
         let server = server_config(&identity, &limits)?;
         let config = limits.endpoint_config(seed, identity.credentials.as_deref())?;
-        let quic = quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime.clone());
+        let quic =
+            quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(SharedRuntime(runtime.clone())));
         let quic = quic.map_err(|error| bind_error(local, &error))?;
         let (sender, receiver) = mpsc::channel(READY);
         let counters = Arc::<Counters>::default();
@@ -192,6 +199,13 @@ impl Endpoint {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.0.handshake.identity()
+    }
+
+    /// How the processor time of its accepted clients is shared out. Each is of the flow that
+    /// [`Connection::charge_to`] names.
+    #[must_use]
+    pub fn processor_shares(&self) -> ProcessorShares {
+        self.0.handshake.shares.clone()
     }
 
     /// Replaces the certificate, which must be of the same subject, and the authority's certificate, of the same
@@ -349,11 +363,12 @@ impl Acceptor {
     fn spawn_handshake(&self, incoming: quinn::Incoming, slot: Slot, evicted: oneshot::Receiver<()>) {
         let (handshake, ready, counters) = (self.handshake.clone(), self.ready.clone(), self.counters.clone());
         let warnings = self.warnings.clone();
+        let is_expected = slot.is_reserved();
         self.handshake.runtime.spawn(Box::pin(async move {
             let remote = incoming.remote_address();
             let accepted = tokio::select! {
                 biased;
-                accepted = handshake.accept(incoming) => accepted,
+                accepted = handshake.accept(incoming, is_expected) => accepted,
                 Ok(()) = evicted => Err(Error::NoSlot { whom: "handshakes" }),
             };
             match accepted {

@@ -12,10 +12,16 @@ use rustls_pki_types::CertificateDer;
 
 use rejoin_proto::{ClusterId, Name};
 
+use crate::shares::{ProcessorShares, Share};
 use crate::slots::ConnectionSlots;
 use crate::{
     CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject,
-    Validity, connection::Accepted, identity::Remote, preamble, runtime::within, tls,
+    Validity,
+    connection::{Accepted, AcceptedAs},
+    identity::Remote,
+    preamble,
+    runtime::within,
+    tls,
 };
 
 /// The TLS alert for "none of these protocols" (RFC 7301).
@@ -28,13 +34,15 @@ pub(crate) struct Handshake {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) slots: Arc<ConnectionSlots>,
+    /// Of accepted clients.
+    pub(crate) shares: ProcessorShares,
     identity: RwLock<Identity>,
 }
 
 impl Handshake {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, limits: Arc<Limits>, identity: Identity) -> Self {
         let slots = ConnectionSlots::new(limits.clone());
-        Self { runtime, limits, slots, identity: RwLock::new(identity) }
+        Self { runtime, limits, slots, shares: ProcessorShares::new(), identity: RwLock::new(identity) }
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -93,24 +101,30 @@ impl Handshake {
         ))
     }
 
-    /// Completes the handshake of an incoming attempt. On failure the other side has been sent the reason.
-    pub(crate) async fn accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
+    /// Completes the handshake of an incoming attempt. On failure the other side has been sent the reason. An expected
+    /// peer does not wait for newcomers' processor time.
+    pub(crate) async fn accept(&self, incoming: quinn::Incoming, is_expected: bool) -> Result<Accepted, Error> {
         let addr = incoming.remote_address();
-        let attempt = self.try_accept(incoming);
+        let share = if is_expected { self.shares.exempt() } else { self.shares.newcomer() };
+        let attempt = self.try_accept(incoming, share);
         let in_time = within(&*self.runtime, self.limits.handshake, attempt).await;
         in_time.unwrap_or(Err(Error::Unreachable { addr, waited: self.limits.handshake }))
     }
 
-    async fn try_accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
+    async fn try_accept(&self, incoming: quinn::Incoming, share: Arc<Share>) -> Result<Accepted, Error> {
         let addr = incoming.remote_address();
         let lost = |error| accept_error(error, addr);
-        let connection = CloseOnDrop::guard(incoming.accept().map_err(lost)?.await.map_err(lost)?);
+        let connecting = share.spawning(|| incoming.accept()).map_err(lost)?;
+        let connection = CloseOnDrop::guard(connecting.await.map_err(lost)?);
         // Checked before any stream is accepted or read.
         let identity = self.identity();
         let (remote, node) = match authorize(&connection.0, identity.cluster) {
             Ok(authorized) => authorized,
             Err(error) => return Err(connection.reject(error)),
         };
+        if node.is_some() {
+            share.exempt();
+        }
         let new = node.is_none() && self.limits.first_frame.is_some();
         let slot = match &node {
             Some(_) => self.slots.peer(),
@@ -134,7 +148,7 @@ impl Handshake {
             &self.limits,
             identity.subject(),
             remote,
-            Some((slot, new)),
+            Some(AcceptedAs { slot, new, share }),
         );
         Ok(match node {
             Some(name) => Accepted::Peer(connection, name),

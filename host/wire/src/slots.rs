@@ -194,6 +194,11 @@ impl ConnectionSlots {
 }
 
 impl Slot {
+    /// Whether it is for the handshake of an expected peer.
+    pub(crate) fn is_reserved(&self) -> bool {
+        lock(&self.slots.state).handshakes.get(&self.number).is_some_and(|pending| pending.reserved)
+    }
+
     /// The queue limit that all clients share, `None` for the slot of a peer.
     pub(crate) fn client_queues(&self) -> Option<Arc<ClientQueues>> {
         lock(&self.slots.state).clients.contains(&self.number).then(|| self.slots.client_queues.clone())

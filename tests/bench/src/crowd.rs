@@ -72,7 +72,7 @@ impl Crowd {
         let all: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let layout = placement::bootstrap(nodes, PARTITIONS).expect("a layout");
         let id = BucketId::derive(TENANT, &bucket(), 0);
-        let body = RecordBody::Bucket { id, props: BucketProps::default(), past: Vec::new() };
+        let body = RecordBody::Bucket { id, props: BucketProps::default(), past: Default::default() };
         let record = Record { key: RecordKey::Bucket(TENANT, bucket()), version: 1, stamp: Hlc::default(), body };
         let used: BTreeSet<PartitionId> = (0..USED).map(|at| PartitionId(at * (PARTITIONS as u16 / USED))).collect();
         let owners = |partition: PartitionId| layout.owners(partition, 3).map(|node| node.id).collect::<Vec<NodeId>>();
@@ -136,7 +136,14 @@ impl Crowd {
     pub fn gets(&mut self, count: u64) -> Cost {
         self.operations(count, |crowd, key| {
             let key = crowd.keys[key].1.clone().into();
-            DataRequest::Get(Get { bucket: bucket(), key, r: None, pr: None, siblings: false, show: false })
+            DataRequest::Get(Get {
+                bucket: bucket(),
+                key,
+                r: None,
+                pr: None,
+                siblings: false,
+                show: rejoin_proto::client::Show::Nothing,
+            })
         })
     }
 

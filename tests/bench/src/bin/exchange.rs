@@ -123,7 +123,7 @@ impl Pair {
         let layout = placement::bootstrap(nodes, placement::DEFAULT_PARTITIONS).expect("a layout");
         let bucket = BucketId::derive(TenantId(1), &name("b"), 0);
         let props = BucketProps { n: 2, ..BucketProps::default() };
-        let body = RecordBody::Bucket { id: bucket, props, past: Vec::new() };
+        let body = RecordBody::Bucket { id: bucket, props, past: Default::default() };
         let record = Record { key: RecordKey::Bucket(TenantId(1), name("b")), version: 1, stamp: Hlc(1), body };
         let view = Arc::new(ClusterView::new(layout, [&record]));
         let open = |id: NodeId| {

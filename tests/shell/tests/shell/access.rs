@@ -43,6 +43,7 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
     match verb {
         Verb::Read => bucket.get("k").await.map(|_| ()),
         Verb::Write => bucket.put("k", b"v".to_vec()).blind().await.map(|_| ()),
+        Verb::ConflictShow => admin.conflicts(BUCKET).await.map(|_| ()),
         Verb::BucketShow => admin.buckets().await.map(|_| ()),
         Verb::BucketCreate => admin.create_bucket(fresh, props()).await.map(|_| ()),
         Verb::BucketSet => admin.set_bucket(BUCKET, 99, props()).await.map(|_| ()),
@@ -50,6 +51,7 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::BucketQuota => admin.set_quota(Some("nobody"), Quota::default()).await.map(|_| ()),
         Verb::PluginShow => admin.plugins().await.map(|_| ()),
         Verb::PluginPush => admin.push_plugin("none", b"no component".to_vec()).await.map(|_| ()),
+        Verb::PluginPushUnchecked => admin.push_plugin_unchecked("none", b"no component".to_vec()).await.map(|_| ()),
         Verb::PluginRelease => admin.release_plugin(nobody).await.map(|_| ()),
         Verb::PluginDelete => admin.delete_plugin(nobody, Duration::ZERO).await.map(|_| ()),
         Verb::TokenShow => admin.tokens().await.map(|_| ()),

@@ -50,6 +50,42 @@ fn a_tenant_that_floods_a_node_is_refused_and_another_one_finds_room() {
     });
 }
 
+/// Each client talks to one node, which owns a third of the keys: the others wait at their owners.
+#[test]
+fn forwarded_requests_of_a_tenant_that_floods_leave_room_for_anothers_at_their_owners() {
+    simulate(&Setup { nodes: &["n1", "n2", "n3"], ..ONE }, |world| async move {
+        for name in ["wild", "modest"] {
+            tenant(&world, name, Quota::default()).await;
+        }
+        let world = &world;
+        let pinned = |node, name| world.patiently(move || world.pinned_builder(node).tenant(name).attempts(1));
+        let bucket = |client: &rejoin_client::Client| client.bucket::<Bytes>("b").unwrap();
+        let of_modest = bucket(&pinned("n1", "modest").await);
+        let mut flood = JoinSet::new();
+        for node in ["n1", "n2", "n3"] {
+            let of_wild = bucket(&pinned(node, "wild").await);
+            for task in 0..200_u32 {
+                let bucket = of_wild.clone();
+                flood.spawn(async move {
+                    let mut done = 0;
+                    for number in 0..20_u32 {
+                        match bucket.put(format!("{node} {task} {number}"), b"v".to_vec()).blind().await {
+                            Ok(_) => done += 1,
+                            Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}"),
+                        }
+                    }
+                    done
+                });
+            }
+        }
+        for key in 0..50_u32 {
+            of_modest.put(key.to_string(), b"v".to_vec()).blind().await.expect("there is room for it everywhere");
+        }
+        let done: u32 = flood.join_all().await.into_iter().sum();
+        assert!((100..12_000).contains(&done), "{done} of 12 000 were done");
+    });
+}
+
 #[test]
 fn an_operator_sets_the_weight_of_a_tenant() {
     simulate(&ONE, |world| async move {

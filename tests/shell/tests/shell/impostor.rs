@@ -1,8 +1,8 @@
 //! A program in the place of a node: it says its hello, answers requests as an owner without any object, and leaves all
 //! bulk unread.
 
-use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, PeerHello};
-use rejoin_proto::{LayoutRef, NodeId, Object, ReapEpoch, codec};
+use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, PeerHello, PeerReady};
+use rejoin_proto::{LayoutRange, LayoutRef, NodeId, Object, ReapEpoch, codec};
 use rejoin_test_shell::{World, name};
 use rejoin_wire::{Accepted, Class, Connection};
 
@@ -26,10 +26,11 @@ pub(crate) async fn play(world: World, node: &'static str, more: More) {
 async fn serve(connection: Connection, node: &'static str, more: More) {
     let theirs: PeerHello = codec::decode(&connection.recv().await.unwrap().body).unwrap();
     let layout = theirs.params.origin;
-    let catalog = theirs.catalog.to_le_bytes().to_vec();
+    let layouts = LayoutRange { oldest: layout, newest: layout };
+    let ready = PeerReady { catalog: theirs.catalog, layouts };
     let ours = PeerHello { node: NodeId::from_name(&name(node)), known_disk: None, actors: Vec::new(), ..theirs };
     connection.sender().try_send(Class::Control, HELLO, codec::encode(&ours).into()).unwrap();
-    connection.sender().try_send(Class::Control, READY, catalog.into()).unwrap();
+    connection.sender().try_send(Class::Control, READY, codec::encode(&ready).into()).unwrap();
     let mut frames = Vec::new();
     while connection.recv_batch_of(&[Class::Control, Class::Request, Class::Large], &mut frames, 64).await > 0 {
         for frame in frames.drain(..).filter(|frame| frame.id == MESSAGE) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{ClientHello, Get, HelloReply, PROTOCOL, Reply, ReplyEnvelope, Request, RequestBody};
-use rejoin_proto::peer::PeerHello;
-use rejoin_proto::{ErrorCode, NodeId, codec};
+use rejoin_proto::peer::{PeerHello, PeerReady};
+use rejoin_proto::{ErrorCode, LayoutRange, NodeId, codec};
 use rejoin_test_shell::{Files, Impostor, Setup, World, name, simulate, simulate_with};
 use rejoin_wire::{Accepted, Class, Identity, Limits};
 
@@ -28,9 +28,10 @@ async fn deaf(world: World, node: &'static str) {
         let theirs: PeerHello = codec::decode(&connection.recv().await.unwrap().body).unwrap();
         // Of the same mind about everything, so that there is nothing to talk about.
         let ours = PeerHello { node: NodeId::from_name(&name(node)), known_disk: None, actors: Vec::new(), ..theirs };
-        let catalog = ours.catalog.to_le_bytes().to_vec();
+        let layouts = LayoutRange { oldest: ours.params.origin, newest: ours.params.origin };
+        let ready = PeerReady { catalog: ours.catalog, layouts };
         connection.sender().try_send(Class::Control, HELLO, codec::encode(&ours).into()).unwrap();
-        connection.sender().try_send(Class::Control, READY, catalog.into()).unwrap();
+        connection.sender().try_send(Class::Control, READY, codec::encode(&ready).into()).unwrap();
         kept.push(connection);
     }
 }
@@ -91,7 +92,7 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
             r: Some(Quorum::Count(1)),
             pr: None,
             siblings: false,
-            show: false,
+            show: rejoin_proto::client::Show::Nothing,
         };
         let request = Request {
             deadline_ms: 60_000,
