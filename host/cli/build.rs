@@ -1,5 +1,5 @@
-//! Builds the cart and the session plugin to core WebAssembly modules, which the binary embeds, so that `rejoin dev`
-//! and `rejoin demo` need no compiler.
+//! Builds the ready-made merges to core WebAssembly modules, which the binary embeds, so that `bucket create --merge`,
+//! `rejoin dev` and `rejoin demo` need no compiler.
 //!
 //! It runs a second cargo with its own target directory: the outer cargo locks the other one until this script ends.
 #![forbid(unsafe_code)]
@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-const PLUGINS: [&str; 2] = ["cart", "session"];
+/// Each group is built at once, with the same features of their dependencies as each alone: those with the feature
+/// `json` of the SDK, and those without.
+const PLUGINS: [&[&str]; 2] =
+    [&["cart", "counter", "leaderboard", "metadata", "session", "set"], &["highest", "last-writer"]];
 const WATCHED: &[&str] = &[
-    "plugins/cart/src",
-    "plugins/cart/Cargo.toml",
-    "plugins/session/src",
-    "plugins/session/Cargo.toml",
     "guest-sdk/src",
     "guest-sdk/wit",
     "guest-sdk/Cargo.toml",
@@ -26,13 +25,20 @@ const WATCHED: &[&str] = &[
 
 fn main() {
     let result = root().and_then(|root| {
-        WATCHED.iter().for_each(|path| say("rerun-if-changed", &root.join(path).display().to_string()));
+        let watch = |path: &str| say("rerun-if-changed", &root.join(path).display().to_string());
+        WATCHED.iter().for_each(|path| watch(path));
+        PLUGINS.iter().flat_map(|group| *group).for_each(|plugin| {
+            watch(&format!("plugins/{plugin}/src"));
+            watch(&format!("plugins/{plugin}/Cargo.toml"));
+        });
         let out = PathBuf::from(variable("OUT_DIR")?);
         require_target(&root)?;
-        let built = build(&root, &target_dir(&out))?;
-        PLUGINS.iter().try_for_each(|plugin| {
-            let module = built.join(format!("rejoin_plugin_{plugin}.wasm"));
-            copy_if_new(&module, &out.join(format!("{plugin}.core.wasm")))
+        PLUGINS.iter().try_for_each(|group| {
+            let built = build(&root, &target_dir(&out), group)?;
+            group.iter().try_for_each(|plugin| {
+                let module = built.join(format!("rejoin_plugin_{}.wasm", plugin.replace('-', "_")));
+                copy_if_new(&module, &out.join(format!("{plugin}.core.wasm")))
+            })
         })
     });
     if let Err(why) = result {
@@ -75,23 +81,12 @@ fn require_target(root: &Path) -> Result<(), String> {
     }
 }
 
-/// Builds all plugins. Returns the directory of the modules.
-fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
+/// Builds plugins. Returns the directory of the modules.
+fn build(root: &Path, target_dir: &Path, plugins: &[&str]) -> Result<PathBuf, String> {
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(root).args([
-        "build",
-        "--lib",
-        "-p",
-        "rejoin-plugin-cart",
-        "-p",
-        "rejoin-plugin-session",
-        "--profile",
-        "guest",
-        "--target",
-        TARGET,
-        "--target-dir",
-    ]);
+    cargo.current_dir(root).args(["build", "--lib", "--profile", "guest", "--target", TARGET, "--target-dir"]);
     cargo.arg(target_dir).stdin(Stdio::null());
+    cargo.args(plugins.iter().flat_map(|plugin| ["-p".to_owned(), format!("rejoin-plugin-{plugin}")]));
     // Variables of the outer cargo (or clippy) configure the host build, not the guest.
     let keep = ["CARGO", "CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY"];
     let ours = |name: &str| {
@@ -122,8 +117,8 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
         let said = String::from_utf8_lossy(&output.stderr);
         let why = said.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join("\n");
         return Err(format!(
-            "a plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart -p rejoin-plugin-session --target \
-             {TARGET}`"
+            "a plugin of {} does not build: {why}; see `cargo build -p rejoin-plugin-NAME --target {TARGET}`",
+            plugins.join(", ")
         ));
     }
     Ok(target_dir.join(TARGET).join("guest"))

@@ -10,15 +10,20 @@ use rejoin_client::admin::{PluginDigest, Quorum, Scope};
 
 use crate::audit_args::AuditCommand;
 use crate::bench::args::BenchArgs;
+use crate::conflict_args::ConflictCommand;
 use crate::encryption_args::EncryptionCommand;
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
+use crate::operation_args::{ApplyArgs, QueryArgs};
 use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
+use crate::ready::{self, ReadyMerge};
 use crate::token_args::{TokenCommand, scope};
 use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
 
 /// A node's default for `module_bytes`.
 pub(crate) const DEFAULT_MODULE_BYTES: usize = 2 << 20;
+/// A bucket's default for `value_bytes`.
+pub(crate) const DEFAULT_VALUE_BYTES: u32 = 1 << 20;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configuration, 3 unreachable, 4 quorum or \
@@ -58,6 +63,13 @@ pub(crate) enum Command {
     Put(PutArgs),
     /// Delete a key
     Delete(DeleteArgs),
+    /// Have the bucket's plugin apply an operation to a key, such as an increment of a counter
+    Apply(ApplyArgs),
+    /// Ask the bucket's plugin about the value of a key
+    Query(QueryArgs),
+    /// List, show and resolve conflicts that the bucket's plugin does not merge
+    #[command(subcommand)]
+    Conflict(ConflictCommand),
     /// Show the cluster as one node sees it
     Status(StatusArgs),
     /// Show what the nodes think of each other, or drain one
@@ -226,6 +238,9 @@ pub(crate) struct GetArgs {
     /// Also show the siblings of a merged value
     #[arg(long)]
     pub(crate) siblings: bool,
+    /// Print the readable form that the bucket's plugin gives the value; --json has both
+    #[arg(long, conflicts_with = "siblings")]
+    pub(crate) show: bool,
 }
 
 #[derive(Args, Debug)]
@@ -325,6 +340,9 @@ pub(crate) struct PropsArgs {
     /// The merge plugin by its digest (of `plugin push` or `plugin list`), or none
     #[arg(long, value_name = "SHA256", value_parser = plugin)]
     pub(crate) plugin: Option<PluginChoice>,
+    /// A ready-made merge, which this program has with it and pushes
+    #[arg(long, value_name = "NAME", value_parser = ready::parser(), conflicts_with = "plugin")]
+    pub(crate) merge: Option<&'static ReadyMerge>,
     /// Copies of each object, 1 to 5 [default: 3]. A change of it moves objects, and is done by itself
     #[arg(long)]
     pub(crate) n: Option<u8>,
@@ -391,9 +409,9 @@ pub(crate) enum PluginCommand {
     },
     /// Build a guest crate to a component, and check it as a node does
     Build {
-        /// The directory of the guest crate
+        /// The directory of the guest crate, or the core module that another compiler has made
         dir: PathBuf,
-        /// The file of the component [default: the directory's name with .wasm]
+        /// The file of the component [default: the name of directory or module, with .wasm]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         /// Do not use the network
@@ -405,16 +423,42 @@ pub(crate) enum PluginCommand {
     },
     /// Check the laws of merging on a component, with values that its own sampler draws
     Test(TestArgs),
-    /// Push a component to the cluster
+    /// Run one merge of a component, and show what it returns and uses; exit code 1 if it fails
+    Run(RunArgs),
+    /// Push a component to the cluster, which checks its laws first
     Push {
         /// The component
         file: PathBuf,
         /// The name, if the component has none [default: the file's name]
         #[arg(long)]
         name: Option<String>,
+        /// Do not let the node check the laws, which `plugin list` says from then on; takes a token of scope operator
+        #[arg(long)]
+        unchecked: bool,
+        /// The file for counterexamples [default: the file's name with .counterexample.json]
+        #[arg(long, value_name = "FILE", conflicts_with = "unchecked")]
+        counterexample: Option<PathBuf>,
     },
     /// List the plugins that were pushed
     List,
+    /// Show a plugin
+    Show {
+        /// Its name, name@version, or four digits or more of the beginning of its digest
+        plugin: String,
+    },
+    /// Make a plugin the one that merges a bucket, in the place of the one it has
+    Activate {
+        bucket: String,
+        /// Its name, name@version, four digits or more of the beginning of its digest, or none
+        plugin: String,
+    },
+    /// Give a bucket the plugin back that it had before. The last 100 are known
+    Rollback {
+        bucket: String,
+        /// An earlier one than the last
+        #[arg(long, value_name = "PLUGIN")]
+        to: Option<String>,
+    },
     /// Delete a plugin that no bucket uses: no bucket can use it from now on, and its module is removed later
     Delete {
         /// The plugin's digest, as `plugin list` prints it
@@ -444,6 +488,9 @@ pub(crate) struct TestArgs {
     /// Bytes of a component that the nodes accept, their `module_bytes`
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MODULE_BYTES)]
     pub(crate) module_bytes: usize,
+    /// Bytes of the largest value that the bucket takes: its largest siblings must be merged within its fuel
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_VALUE_BYTES)]
+    pub(crate) value_bytes: u32,
     /// Cases for each law
     #[arg(long, value_name = "COUNT", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) cases: u32,
@@ -453,12 +500,55 @@ pub(crate) struct TestArgs {
     /// The longest time for making a counterexample smaller; the smallest one so far is shown
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub(crate) shrink_time: Duration,
+    /// Check the laws on all triples of so many of the smallest values; 0: of none
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=1_000))]
+    pub(crate) smallest: u16,
+    /// The longest time for these triples; how far it came is shown
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) exhaust_time: Duration,
+    /// A file that is a valid value, or a directory of such files, to check among the sampler's values; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) fixture: Vec<PathBuf>,
+    /// A file that says what the operations mean: all short histories of them are checked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) intent: Option<PathBuf>,
+    /// The longest time for these histories; how far it came is shown
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) history_time: Duration,
     /// The file for counterexamples [default: the file's name with .counterexample.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) counterexample: Option<PathBuf>,
     /// Check only the counterexamples of an earlier test: exit code 1 while one still breaks a law
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "seed", "counterexample", "shrink_time"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "seed", "counterexample", "shrink_time",
+        "smallest", "exhaust_time", "fixture", "intent", "history_time"])]
     pub(crate) replay: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The component, as `plugin build` makes it, or the core module of a guest crate
+    pub(crate) file: PathBuf,
+    /// The siblings, two or more: each a value, or @FILE for the bytes of a file. Stamps and writers count from 1
+    #[arg(value_name = "SIBLING", allow_negative_numbers = true, required_unless_present = "replay")]
+    pub(crate) siblings: Vec<String>,
+    /// The key of the merge
+    #[arg(long, required_unless_present = "replay")]
+    pub(crate) key: Option<String>,
+    /// Merge the siblings of a counterexample file of `plugin test` instead, with their stamps and writers
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "siblings"])]
+    pub(crate) replay: Option<PathBuf>,
+    /// Take the limits of this bucket of a cluster [default: those of a bucket with default properties]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bucket: Option<String>,
+    /// Fuel for one merge of 2 MiB, instead of the bucket's
+    #[arg(long)]
+    pub(crate) fuel: Option<u64>,
+    /// Bytes of memory for one merge, instead of the bucket's
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory_bytes: Option<u32>,
+    /// Bytes of a component that the nodes accept, their `module_bytes`
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MODULE_BYTES)]
+    pub(crate) module_bytes: usize,
 }
 
 #[derive(Subcommand, Debug)]

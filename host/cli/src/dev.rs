@@ -18,6 +18,7 @@ use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::local_cluster::{LocalCluster, LocalNode};
 use crate::output::{Output, note};
+use crate::ready;
 use crate::serve::log;
 use crate::signals::Signals;
 
@@ -149,7 +150,9 @@ struct Nodes(Vec<(String, Node)>);
 
 impl Nodes {
     async fn start(&mut self, config: &Path) -> Result<(), Failure> {
-        let config = Config::load(config).map_err(|why| Failure::usage(format!("{}: {why}", config.display())))?;
+        let loaded = Config::load(config).map_err(|why| Failure::usage(format!("{}: {why}", config.display())));
+        let mut config = loaded?;
+        config.released = ready::released()?;
         let name = config.name.to_string();
         let node = Node::start(config).await.map_err(|why| Failure::usage(format!("{name} does not start: {why}")))?;
         self.0.push((name, node));

@@ -12,6 +12,7 @@ mod audit_args;
 mod bench;
 mod cart;
 mod commands;
+mod conflict_args;
 mod connect;
 mod demo;
 mod descriptors;
@@ -23,10 +24,12 @@ mod global;
 mod http;
 mod layout_args;
 mod local_cluster;
+mod operation_args;
 mod output;
 mod processes;
 mod progress;
 mod quota_args;
+mod ready;
 mod serve;
 mod signals;
 mod token_args;
@@ -38,7 +41,8 @@ use std::process::ExitCode;
 use args::{Cli, Command, DemoCommand, NodeCommand};
 use clap::Parser;
 use commands::{
-    audit, bucket, cert, completions, encryption, exchange, layout, node, object, plugin, status, tenant, token,
+    audit, bucket, cert, completions, conflict, encryption, exchange, layout, node, object, operation, plugin, status,
+    tenant, token,
 };
 use failure::Failure;
 use output::{Output, no_color};
@@ -119,6 +123,9 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Get(args) => object::get(global, out, &args).await,
         Command::Put(args) => object::put(global, out, &args).await,
         Command::Delete(args) => object::delete(global, out, &args).await,
+        Command::Apply(args) => operation::apply(global, out, &args).await,
+        Command::Query(args) => operation::query(global, out, &args).await,
+        Command::Conflict(command) => conflict::run(global, out, command).await,
         Command::Status(args) => status::status(global, out, &args).await,
         Command::Node(NodeCommand::List) => node::list(global, out).await,
         Command::Node(NodeCommand::Drain { member }) => layout::drain(global, out, member).await,

@@ -83,6 +83,11 @@ impl Output {
     pub(crate) fn bold(self, text: &str) -> String {
         if self.color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
+
+    /// A text in red, where colours are on.
+    pub(crate) fn red(self, text: &str) -> String {
+        if self.color { format!("\x1b[1;31m{text}\x1b[0m") } else { text.to_owned() }
+    }
 }
 
 /// Prints a message for people.

@@ -9,6 +9,7 @@ use crate::args::ServeArgs;
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
+use crate::ready;
 use crate::signals::{SignalAction, Signals};
 
 /// The output of `--json` once the node serves.
@@ -27,7 +28,8 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     descriptors::raise();
     let mut signals = Signals::listen()?;
     let path = args.config.display();
-    let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
+    let mut config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
+    config.released = ready::released()?;
     let (name, data) = (config.name.to_string(), config.data.display().to_string());
     let started = tokio::select! {
         biased;

@@ -15,8 +15,11 @@
 //! ```
 
 mod audit;
+mod conflicts;
 mod deletions;
 mod layouts;
+mod lifecycle;
+mod plugins;
 mod quotas;
 mod records;
 mod tenants;
@@ -34,6 +37,8 @@ use rejoin_wire::Class;
 use crate::engine::{Engine, Route, unexpected};
 use crate::{Error, ErrorKind, Result};
 
+pub use conflicts::Conflict;
+pub use plugins::PushedPlugin;
 pub use quotas::{Stored, Usage};
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
@@ -41,10 +46,10 @@ pub use rejoin_proto::audit::{
     AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditHead, AuditOutcome, AuditPage, AuditRecord,
     ChainFault, ChainWalk,
 };
-pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, Quorum};
+pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, PastPlugin, Quorum};
 pub use rejoin_proto::client::{
-    Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, ReachedLimit, Rebuild, Status,
-    TokenStatus,
+    Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MemberView, NodeStatus, ReachedLimit, Rebuild,
+    Status, TokenStatus,
 };
 pub use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
@@ -261,26 +266,6 @@ impl Admin {
         Ok(plugins)
     }
 
-    /// Pushes a plugin's component. The node checks and stores it, and the other nodes fetch it from there. `name` is
-    /// used if the component has no card with a name.
-    ///
-    /// ```no_run
-    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// let component = std::fs::read("cart.wasm").unwrap();
-    /// let plugin = client.admin().push_plugin("cart", component).await?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::PluginRejected`] with the reason, [`ErrorKind::TooLarge`] above 2 MiB,
-    /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
-    pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
-        let name = admin_name(name)?;
-        self.change(AdminRequest::PluginPush { name, module: component.into() }, plugin_info)
-            .await
-            .map(|(plugin, _)| plugin)
-    }
-
     /// Ends the quarantine of a plugin: its merges are run again on every node. One that is not quarantined stays as it
     /// is.
     ///
@@ -313,8 +298,7 @@ impl Admin {
 
     /// Sends a change. Returns the new record, converted by `info`, and the nodes that do not have it yet.
     async fn change<T>(&self, verb: AdminRequest, info: fn(Record) -> Option<T>) -> Result<(T, Vec<Name>)> {
-        let class = if matches!(verb, AdminRequest::PluginPush { .. }) { Class::Bulk } else { Class::Request };
-        match self.engine.once(class, RequestBody::Admin(verb), self.timeout).await? {
+        match self.engine.once(Class::Request, RequestBody::Admin(verb), self.timeout).await? {
             Reply::Changed { record, behind } => {
                 info(record).map(|record| (record, behind)).ok_or_else(|| unexpected("the node"))
             }

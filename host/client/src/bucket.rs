@@ -1,4 +1,4 @@
-//! A bucket: get, put and delete. `update.rs` has update.
+//! A bucket: get, put, delete, apply and query. `update.rs` has update.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use rejoin_proto::{Content, Name};
 
 use crate::engine::Engine;
+use crate::query::Query;
 use crate::read::Get;
-use crate::write::{NeedsDeleteBasis, NeedsPutBasis, Write};
+use crate::write::{HasBasis, NeedsDeleteBasis, NeedsPutBasis, Write};
 use crate::{Codec, Error, ErrorKind, Result};
 
 /// A bucket whose values are encoded by `C`. Clones are cheap.
@@ -81,6 +82,38 @@ impl<C: Codec> Bucket<C> {
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl Borrow<C::Value>) -> Write<NeedsPutBasis> {
         let content = encode::<C>(value.borrow()).map(|bytes| Content::Value(bytes.into()));
         Write::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), content)
+    }
+
+    /// Applies an operation of the data type that the bucket's plugin has, such as an increment of a counter: the node
+    /// that coordinates it makes the new value of its own copy, so nothing has to be read before. Its format is the
+    /// plugin's. Await it as any write.
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
+    /// bucket.apply("visits", "1").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// An operation sees what that copy holds, and not what other owners have and it does not. Fails with
+    /// [`ErrorKind::InvalidValue`] if the plugin refuses it or has no operations, and with [`ErrorKind::Unknown`] as
+    /// any write: one that may have been done is not done again.
+    pub fn apply(&self, key: impl AsRef<[u8]>, operation: impl AsRef<[u8]>) -> Write<HasBasis> {
+        let content = Ok(Content::Value(operation.as_ref().to_vec().into()));
+        Write::operation(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), content)
+    }
+
+    /// Asks the bucket's plugin a question about the merged value of a key, such as whether a set has an element. Only
+    /// the answer is sent. The formats of both are the plugin's. `None`: the key has no value.
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
+    /// let answer = bucket.query("visits", "\"total\"").r(2).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Fails with [`ErrorKind::InvalidValue`] if the plugin refuses the question or answers none.
+    pub fn query(&self, key: impl AsRef<[u8]>, question: impl AsRef<[u8]>) -> Query {
+        Query::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), question.as_ref())
     }
 
     /// Deletes a key. Choose what is deleted, usually the context of a read, then await it.

@@ -26,8 +26,8 @@
 //! caches no values. It needs a tokio runtime. Of its dependencies only serde's traits are in its API, except that
 //! [`admin`] shares types with the cluster, and a simulation passes a [`Network`](ClientBuilder::network).
 //!
-//! In reading order: [`ClientBuilder`] and [`Profile`], [`Bucket`], [`Get`], [`Write`], [`Update`], [`Object`],
-//! [`Codec`], [`Error`], [`admin`].
+//! In reading order: [`ClientBuilder`] and [`Profile`], [`Bucket`], [`Get`], [`Query`], [`Write`], [`Update`],
+//! [`Object`], [`Codec`], [`Error`], [`admin`].
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -44,6 +44,7 @@ mod error;
 mod key;
 mod object;
 mod profile;
+mod query;
 mod read;
 mod retry;
 mod rng;
@@ -62,6 +63,7 @@ pub use context::Context;
 pub use error::{Error, ErrorKind, NodeFailure, Result};
 pub use object::{MergedBy, Object, Sibling};
 pub use profile::Profile;
+pub use query::Query;
 pub use read::Get;
 pub use update::{Update, Updated};
 pub use write::{HasBasis, NeedsBasis, NeedsDeleteBasis, NeedsPutBasis, Write, Written};

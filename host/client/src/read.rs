@@ -47,7 +47,14 @@ impl<C> fmt::Debug for Get<C> {
 
 impl<C: Codec> Get<C> {
     pub(crate) fn new(engine: Arc<Engine>, bucket: Name, key: &[u8]) -> Self {
-        let get = client::Get { bucket, key: key.to_vec().into(), r: None, pr: None, siblings: false, show: false };
+        let get = client::Get {
+            bucket,
+            key: key.to_vec().into(),
+            r: None,
+            pr: None,
+            siblings: false,
+            show: client::Show::Nothing,
+        };
         let timeout = engine.timeout;
         Self { engine, get, timeout, hedge: None, codec: PhantomData }
     }
@@ -96,7 +103,7 @@ impl<C: Codec> Get<C> {
     /// # Ok(()) }
     /// ```
     pub fn show(mut self) -> Self {
-        self.get.show = true;
+        self.get.show = client::Show::Readable;
         self
     }
 

@@ -162,6 +162,13 @@ impl<S> Write<S> {
     }
 }
 
+impl Write<HasBasis> {
+    /// An operation of the plugin's data type.
+    pub(crate) fn operation(engine: Arc<Engine>, bucket: Name, key: &[u8], content: Result<Content>) -> Self {
+        Self::new(engine, bucket, key, content).based_on(Basis::Operation)
+    }
+}
+
 impl<S: NeedsBasis> Write<S> {
     /// Replaces the values that the context has seen, and becomes a sibling of the others.
     ///

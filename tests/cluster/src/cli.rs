@@ -81,6 +81,17 @@ pub fn cart_service(dir: &Path, profile: &Path, arguments: &[&str]) -> Ran {
     run(command, dir, None, b"")
 }
 
+/// Runs the examples of the ready-made merges.
+///
+/// # Panics
+/// If they cannot be run.
+#[must_use]
+pub fn merges(dir: &Path, profile: &Path, arguments: &[&str]) -> Ran {
+    let mut command = Command::new(sibling("rejoin-example-merges"));
+    command.arg("--profile").arg(profile).args(arguments);
+    run(command, dir, None, b"")
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(mut command: Command, dir: &Path, profile: Option<&Path>, stdin: &[u8]) -> Ran {
     command.current_dir(dir).env_remove("REJOIN_PROFILE").env("NO_COLOR", "1");

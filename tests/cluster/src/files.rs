@@ -193,7 +193,8 @@ impl Files {
         let mut text = format!(
             "name = \"{node}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"{node}.data\"\nca = \"ca.pem\"\n\
              certificate = \"{node}.pem\"\nkey = \"{node}.key\"\nsecret = \"secret\"\ndev_faults = {faults}\n\
-             segment_bytes = 4194304\n{}\n",
+             segment_bytes = 4194304\n{}{}\n",
+            if self.more.contains("check_laws") { "" } else { "check_laws = false\n" },
             self.more
         );
         if index >= self.seats.len() {

@@ -38,6 +38,7 @@ use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::processes::Processes;
+use crate::ready;
 use crate::signals::Signals;
 
 /// Runs the measurement and prints the report.
@@ -203,7 +204,7 @@ async fn bucket(client: &Client, args: &BenchArgs, mode: Mode) -> Result<String,
     let nodes = admin.status().await?.nodes.len();
     let mut props = BucketProps { durability, n: u8::try_from(nodes.min(3)).unwrap_or(3), ..BucketProps::default() };
     if mode == Mode::Conflict {
-        props.plugin = Some(admin.push_plugin(cart::BUCKET, cart::component()?).await?.activation());
+        props.plugin = Some(admin.push_plugin(cart::BUCKET, ready::CART.component()?).await?.activation());
     }
     admin.create_bucket(&name, props).await?;
     Ok(name)

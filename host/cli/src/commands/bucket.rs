@@ -17,8 +17,11 @@ use crate::values::{PluginChoice, Ttl};
 pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand) -> Result<(), Failure> {
     match command {
         BucketCommand::Create { name, props } => {
-            let props = changed(BucketProps::default(), &props)?;
+            let (merge, mut props) = (props.merge, changed(BucketProps::default(), &props)?);
             let client = connect(global).await?;
+            if let Some(merge) = merge {
+                props.plugin = Some(merge.push(&client).await?);
+            }
             let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
             let bucket = client.admin().create_bucket(&name, props).await?;
             done(out, &bucket, "made")?;
@@ -60,7 +63,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             quota::run(&admin, out, Some(&bucket), (wish, None)).await
         }
         BucketCommand::Set { name, version, props } => {
-            let admin = connect(global).await?.admin();
+            let client = connect(global).await?;
+            let admin = client.admin();
             let old = admin.bucket(&name).await?;
             if let Some(version) = version.filter(|version| *version != old.version) {
                 let what = format!("bucket {name} is at version {}, not {version}", old.version);
@@ -68,11 +72,15 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
                     Failure::new(Exit::Stale, what).next(format!("`rejoin bucket show {name}` shows what it is now"))
                 );
             }
-            let props = if props.sets_copies() {
+            let merge = props.merge;
+            let mut props = if props.sets_copies() {
                 applied(old.props.clone(), &props)
             } else {
                 changed(old.props.clone(), &props)?
             };
+            if let Some(merge) = merge {
+                props.plugin = Some(merge.push(&client).await?);
+            }
             let has_other_copies = (old.props.n, old.props.sloppy) != (props.n, props.sloppy);
             let moved =
                 (old.props.r, old.props.w, old.props.pr, old.props.pw) != (props.r, props.w, props.pr, props.pw);
@@ -145,7 +153,7 @@ pub(crate) fn names(nodes: &[Name]) -> String {
     nodes.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn done(out: Output, bucket: &BucketInfo, what: &str) -> Result<(), Failure> {
+pub(super) fn done(out: Output, bucket: &BucketInfo, what: &str) -> Result<(), Failure> {
     if !bucket.behind.is_empty() {
         note(format!("not yet known to {}: a node learns of the change when it connects", names(&bucket.behind)));
     }

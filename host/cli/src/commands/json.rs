@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Status};
 use rejoin_client::{Object, Written};
-use rejoin_merge::FixtureCase;
+use rejoin_merge::{EncodedBytes, FixtureSibling};
 
 /// `get`.
 #[derive(Serialize, Debug)]
@@ -72,7 +72,7 @@ impl GetOutput {
     }
 }
 
-fn text(bytes: &[u8]) -> Option<String> {
+pub(crate) fn text(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 
@@ -225,11 +225,21 @@ pub(crate) struct Bucket {
     pub(crate) fuel: u64,
     pub(crate) memory_bytes: u32,
     pub(crate) fold_delay_ms: u64,
+    /// The plugins that it had before, the latest last.
+    pub(crate) past_plugins: Vec<PastPlugin>,
     /// Until when it can be restored, if it is deleted.
     pub(crate) reap_ms: Option<u64>,
     /// For people.
     #[serde(skip)]
     pub(crate) state: String,
+}
+
+/// A plugin that a bucket had before.
+#[derive(Serialize, Debug)]
+pub(crate) struct PastPlugin {
+    /// Null: it had none.
+    pub(crate) plugin: Option<String>,
+    pub(crate) until_ms: u64,
 }
 
 /// A number, or the word `quorum`.
@@ -285,6 +295,14 @@ impl From<&BucketInfo> for Bucket {
             fuel: props.fuel,
             memory_bytes: props.memory_bytes,
             fold_delay_ms: props.fold_delay_ms,
+            past_plugins: bucket
+                .past_plugins
+                .iter()
+                .map(|past| PastPlugin {
+                    plugin: past.plugin.map(|of| of.plugin.to_string()),
+                    until_ms: past.until.ms(),
+                })
+                .collect(),
             reap_ms: bucket.deleted.map(|deleted| deleted.reap_ms),
             state: super::delete::state(bucket.deleted),
         }
@@ -301,6 +319,8 @@ pub(crate) struct Plugin {
     pub(crate) self_causal: bool,
     /// Why its merges are not run; null if they are.
     pub(crate) quarantined: Option<String>,
+    /// The token of the operator who has pushed it without a check of its laws; null if nobody ever has.
+    pub(crate) unchecked: Option<String>,
     /// Until when it can be restored, if it is deleted.
     pub(crate) reap_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -319,6 +339,7 @@ impl From<&PluginInfo> for Plugin {
             bytes: plugin.bytes,
             self_causal: plugin.self_causal,
             quarantined: plugin.quarantined.clone(),
+            unchecked: plugin.unchecked.as_ref().map(ToString::to_string),
             reap_ms: plugin.deleted.map(|deleted| deleted.reap_ms),
             file: None,
             state: match (plugin.deleted, &plugin.quarantined) {
@@ -338,47 +359,41 @@ pub(crate) struct New {
     pub(crate) dir: String,
 }
 
-/// `plugin test`. With `--replay`, `cases` is 1 for each law that was checked again, and the fuel is that of the whole
-/// run.
+/// `plugin run`.
 #[derive(Serialize, Debug)]
-pub(crate) struct LawTest<'a> {
+pub(crate) struct PluginRun {
     pub(crate) digest: String,
     pub(crate) name: Option<String>,
     pub(crate) version: Option<String>,
-    /// Whether the values came from the plugin's own sampler.
-    pub(crate) sampler: bool,
-    /// The seed of the cases; null with `--replay`.
-    pub(crate) seed: Option<u64>,
-    /// Whether no law was broken, and one at least has judged a case.
-    pub(crate) held: bool,
-    pub(crate) laws: Vec<Law>,
-    pub(crate) most_fuel: u64,
+    /// One merge, or one for each counterexample of the file.
+    pub(crate) merges: Vec<PluginMerge>,
+}
+
+/// One merge of `plugin run`.
+#[derive(Serialize, Debug)]
+pub(crate) struct PluginMerge {
+    /// The law that the counterexample breaks; null if there is no file.
+    pub(crate) law: Option<String>,
+    pub(crate) key: EncodedBytes,
+    pub(crate) siblings: Vec<FixtureSibling>,
+    /// The result; null if the merge failed.
+    pub(crate) value: Option<EncodedBytes>,
+    pub(crate) failure: Option<String>,
+    /// Whether it has exceeded a limit.
+    pub(crate) over: bool,
+    pub(crate) used: MergeUse,
+    pub(crate) limits: MergeUse,
+    /// What it takes without the bucket's limits; null unless it is over and answers then.
+    pub(crate) takes: Option<MergeUse>,
+}
+
+/// What a merge uses, or may use.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MergeUse {
     pub(crate) fuel: u64,
-    /// As in the file.
-    pub(crate) counterexamples: &'a [FixtureCase],
-    pub(crate) file: Option<String>,
-}
-
-/// One law of `plugin test`.
-#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Law {
-    pub(crate) law: &'static str,
-    pub(crate) says: &'static str,
-    pub(crate) held: bool,
-    /// Cases that were run, and those of them that could be judged; null if the law is broken.
-    pub(crate) cases: Option<u32>,
-    pub(crate) judged: Option<u32>,
-}
-
-impl Law {
-    /// The verdict for people. A law that has judged no case neither held nor broke.
-    pub(crate) fn verdict(&self) -> &'static str {
-        match (self.held, self.judged) {
-            (true, Some(0)) => "not judged",
-            (true, _) => "held",
-            (false, _) => "BROKEN",
-        }
-    }
+    pub(crate) memory_bytes: usize,
+    /// Null if the merge failed.
+    pub(crate) result_bytes: Option<usize>,
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rejoin_client::admin::BucketProps;
-use rejoin_merge::laws::{CheckConfig, Counterexample, Law, Progress, Trial, Verdict, Violation};
+use rejoin_merge::laws::{CheckConfig, Counterexample, HistoryConfig, Law, Progress, Trial, Verdict, Violation};
 use rejoin_merge::{
-    Compiler, EncodedBytes, Fixture, FixtureCase, LawReport, LoadError, ModuleLimits, PluginUnderTest, build,
-    check_laws_with_progress,
+    Compiler, Coverage, EncodedBytes, Fixture, FixtureCase, IntentError, IntentFile, LawLine, LawOptions, LawReport,
+    LawTest, LoadError, ModuleLimits, PluginUnderTest, build, check_laws_with_options,
 };
 
 use crate::args::TestArgs;
 use crate::commands::component::{not_built, rejected, stem};
-use crate::commands::json;
+use crate::commands::findings;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
@@ -22,7 +22,7 @@ use crate::progress::Bar;
 const SHOWN_CHARS: usize = 300;
 
 pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(), Failure> {
-    let props = BucketProps::default();
+    let props = BucketProps { value_bytes: args.value_bytes, ..BucketProps::default() };
     let modules = ModuleLimits::for_bytes(args.module_bytes);
     let under_test = PluginUnderTest::load(&component(&args.file)?, compiler, &modules, &props).map_err(not_loaded)?;
     note(introduction(&under_test, &args.file));
@@ -32,7 +32,7 @@ pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(
     }
 }
 
-fn component(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn component(path: &Path) -> Result<Vec<u8>, Failure> {
     if path.is_dir() {
         let what = format!("{} is a directory, not a component", path.display());
         return Err(Failure::usage(what)
@@ -41,14 +41,14 @@ fn component(path: &Path) -> Result<Vec<u8>, Failure> {
     build::component_in(files::read(path)?).map_err(|why| not_built(&why))
 }
 
-fn not_loaded(why: LoadError) -> Failure {
+pub(super) fn not_loaded(why: LoadError) -> Failure {
     match why {
         LoadError::Rejected(why) => rejected(&why),
         why => Failure::usage(why),
     }
 }
 
-fn introduction(under_test: &PluginUnderTest, file: &Path) -> String {
+pub(super) fn introduction(under_test: &PluginUnderTest, file: &Path) -> String {
     let digest = under_test.plugin.digest();
     match under_test.plugin.metadata() {
         Some(metadata) => format!("{} {}, component {digest}", metadata.name, metadata.version),
@@ -57,7 +57,7 @@ fn introduction(under_test: &PluginUnderTest, file: &Path) -> String {
 }
 
 fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &TestArgs) -> Result<(), Failure> {
-    let config = CheckConfig { seed: args.seed, cases: args.cases, shrink: args.shrink_time, ..CheckConfig::default() };
+    let options = options(args)?;
     note(match under_test.plugin.exports().sample {
         true => format!("{} cases a law from seed {}, with values of the plugin's own sampler", args.cases, args.seed),
         false => format!(
@@ -68,8 +68,9 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
         ),
     });
     let mut printer = ProgressPrinter::new(Bar::on_terminal());
-    let report = check_laws_with_progress(under_test, props, config, &mut |progress| printer.show(progress));
+    let report = check_laws_with_options(under_test, props, &options, &mut |progress| printer.show(progress));
     drop(printer);
+    let report = report.map_err(Failure::usage)?;
     // A sampler that fails leaves nothing to run again.
     let found = report.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
     let fixture = Fixture::new(under_test, args.seed, found);
@@ -78,10 +79,52 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
     if let Some(file) = &file {
         files::replace(file, &fixture.to_json(), Mode::Public)?;
     }
-    let laws: Vec<json::Law> =
-        report.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
-    print(out, under_test, Some(args.seed), laws, fixture.cases(), file.as_deref())?;
+    let shown = file.as_ref().map(|file| file.display().to_string());
+    print(out, &LawTest { file: shown, ..LawTest::new(under_test, args.seed, &report) })?;
     conclude(out, under_test, &report, &fixture, &args.file, file.as_deref())
+}
+
+fn options(args: &TestArgs) -> Result<LawOptions, Failure> {
+    let mut fixtures = Vec::new();
+    for path in &args.fixture {
+        for file in files_of(path)? {
+            fixtures.push(files::read(&file)?);
+        }
+    }
+    let bad = |path: &Path, why: IntentError| Failure::usage(why).during(&path.display().to_string());
+    let intent = match &args.intent {
+        Some(path) => Some(IntentFile::parse(&files::read(path)?).map_err(|why| bad(path, why))?),
+        None => None,
+    };
+    let config = CheckConfig {
+        seed: args.seed,
+        cases: args.cases,
+        shrink: args.shrink_time,
+        smallest: usize::from(args.smallest),
+        exhaust: args.exhaust_time,
+        ..CheckConfig::default()
+    };
+    let histories = HistoryConfig { time: args.history_time, ..HistoryConfig::default() };
+    Ok(LawOptions { config, fixtures, intent, histories, ..LawOptions::default() })
+}
+
+/// A file, or the files of a directory by name.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unread = |why| Failure::file(path, "read", &why);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unread)? {
+        let file = entry.map_err(unread)?.path();
+        files.extend(file.is_file().then_some(file));
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::usage(format!("there are no files in {}", path.display()))
+            .next("--fixture takes a file that is a value, or a directory of such files"));
+    }
+    Ok(files)
 }
 
 /// How often the progress of a test is printed where there is no terminal for a bar.
@@ -104,6 +147,13 @@ impl ProgressPrinter {
         if let Some(bar) = &self.bar {
             match progress {
                 Progress::Checking { law, case, cases } => bar.set(law.name(), case, cases),
+                Progress::Exhausting { values, of } => {
+                    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                    bar.set("triples", count(values), count(of));
+                }
+                Progress::Histories { histories, operations } => {
+                    bar.message(&format!("{histories} histories of up to {operations} operations"));
+                }
                 Progress::Shrinking { attempts, .. } => bar.message(&format!("shrinking, {attempts} attempts")),
                 Progress::OutOfTime { .. } => {}
             }
@@ -122,6 +172,10 @@ impl ProgressPrinter {
     fn line(&mut self, progress: Progress, due: bool) -> Option<String> {
         match progress {
             Progress::Checking { law, case, cases } => due.then(|| format!("{law}: case {case} of {cases}")),
+            Progress::Exhausting { values, of } => due.then(|| format!("all triples of {values} values, of {of}")),
+            Progress::Histories { histories, operations } => {
+                due.then(|| format!("{histories} histories of up to {operations} operations"))
+            }
             Progress::Shrinking { law, attempts, siblings, bytes } => {
                 let begins = self.shrinking.replace(law) != Some(law);
                 let size = format!("{siblings} siblings of {bytes} bytes");
@@ -138,41 +192,40 @@ impl ProgressPrinter {
     }
 }
 
-fn law(law: Law, tried: Option<&rejoin_merge::laws::LawStats>) -> json::Law {
-    let (cases, judged) = (tried.map(|tried| tried.cases), tried.map(|tried| tried.judged));
-    json::Law { law: law.name(), says: law.statement(), held: tried.is_some(), cases, judged }
-}
-
 /// Prints the result of each law.
-fn print(
-    out: Output,
-    under_test: &PluginUnderTest,
-    seed: Option<u64>,
-    laws: Vec<json::Law>,
-    counterexamples: &[FixtureCase],
-    file: Option<&Path>,
-) -> Result<(), Failure> {
+pub(super) fn print(out: Output, test: &LawTest) -> Result<(), Failure> {
     if out.json {
-        let metadata = under_test.plugin.metadata();
-        return out.json(&json::LawTest {
-            digest: under_test.plugin.digest().to_string(),
-            name: metadata.map(|metadata| metadata.name.clone()),
-            version: metadata.map(|metadata| metadata.version.clone()),
-            sampler: under_test.plugin.exports().sample,
-            seed,
-            held: laws.iter().all(|law| law.held) && laws.iter().any(|law| law.judged != Some(0)),
-            laws,
-            most_fuel: under_test.most_fuel(),
-            fuel: under_test.fuel(),
-            counterexamples,
-            file: file.map(|file| file.display().to_string()),
-        });
+        return out.json(test);
     }
     let count = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let row = |law: json::Law| {
-        vec![law.law.to_owned(), law.verdict().to_owned(), count(law.cases), count(law.judged), law.says.to_owned()]
+    let row = |law: &LawLine| {
+        vec![law.law.clone(), law.verdict().to_owned(), count(law.cases), count(law.judged), law.says.clone()]
     };
-    out.table(&["law", "verdict", "cases", "judged", "what it says"], laws.into_iter().map(row).collect())
+    out.table(&["law", "verdict", "cases", "judged", "what it says"], test.laws.iter().map(row).collect())?;
+    if let Some(coverage) = &test.coverage {
+        note(covered(coverage));
+    }
+    Ok(())
+}
+
+/// Beginnings of the names of functions that are not the author's own.
+const LIBRARIES: [&str; 8] = ["core::", "alloc::", "std::", "compiler_builtins::", "dlmalloc", "__", "<", "cabi_"];
+/// The most functions that are named.
+const NAMED: usize = 8;
+
+/// How much of the merge was run, and the author's functions that were not.
+fn covered(coverage: &Coverage) -> String {
+    let Coverage { edges, seen, functions, never_called } = coverage;
+    let own = |name: &&String| !LIBRARIES.iter().any(|library| name.starts_with(library));
+    let own: Vec<&str> = never_called.iter().filter(own).map(String::as_str).collect();
+    let named = own.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let rest = own.len().saturating_sub(NAMED);
+    let never = match (own.is_empty(), rest) {
+        (true, _) => String::new(),
+        (false, 0) => format!("; never called: {named}"),
+        (false, rest) => format!("; never called: {named} and {rest} more"),
+    };
+    format!("the cases have run {seen} of the {edges} edges of the merge, in {functions} functions{never}")
 }
 
 fn conclude(
@@ -191,15 +244,18 @@ fn conclude(
     }
     if broken.is_empty() {
         warn_of_results(report, under_test.limits.result_bytes);
+        findings::tell(&report.findings);
+        findings::check_histories(out, &report.findings)?;
         note(format!(
             "no law was broken; one merge took at most {} of the {} fuel that a bucket gives its largest siblings",
             under_test.most_fuel(),
             under_test.fuel()
         ));
-        note(format!(
-            "next: `rejoin plugin push {}`; the laws are not sufficient: write scenarios too",
-            component.display()
-        ));
+        let advice = match report.findings.histories {
+            Some(_) => "",
+            None => "; the laws are not sufficient: say with --intent what operations mean, or write scenarios",
+        };
+        note(format!("next: `rejoin plugin push {}`{advice}", component.display()));
         return Ok(());
     }
     if let Some(Counterexample { violation: Violation::NoSample { seed, size, reason }, .. }) = broken.first() {
@@ -236,7 +292,7 @@ fn warn_of_results(report: &LawReport, result_bytes: usize) {
     }
 }
 
-fn default_file(component: &Path) -> PathBuf {
+pub(super) fn default_file(component: &Path) -> PathBuf {
     PathBuf::from(format!("{}.counterexample.json", stem(component)))
 }
 
@@ -251,14 +307,14 @@ fn replay(out: Output, under_test: &PluginUnderTest, args: &TestArgs, path: &Pat
         trials.into_iter().map(|(law, trial)| again(under_test, law, trial)).collect();
     let found: Vec<&Counterexample> = verdicts.iter().filter_map(|(_, _, found)| found.as_ref()).collect();
     let still = Fixture::new(under_test, 0, found);
-    let laws = verdicts.iter().map(|(law, held, _)| json::Law {
-        law: law.name(),
-        says: law.statement(),
+    let laws = verdicts.iter().map(|(law, held, _)| LawLine {
+        law: law.name().into(),
+        says: law.statement().into(),
         held: *held,
         cases: held.then_some(1),
         judged: held.then_some(1),
     });
-    print(out, under_test, None, laws.collect(), still.cases(), None)?;
+    print(out, &LawTest::of(under_test, None, laws.collect(), still.cases()))?;
     let failed: Vec<&str> = verdicts.iter().filter(|(_, held, _)| !held).map(|(law, ..)| law.name()).collect();
     if failed.is_empty() {
         note(format!(
@@ -287,7 +343,7 @@ fn again(under_test: &PluginUnderTest, law: Law, trial: Trial) -> (Law, bool, Op
 }
 
 /// Explains a counterexample: the law, the siblings, the results, and advice.
-fn explain(found: &FixtureCase) {
+pub(super) fn explain(found: &FixtureCase) {
     note(format!("\nthe law of {} is broken: {}", found.law, found.says));
     note(format!("  key         {}", shown(&found.key)));
     for (index, sibling) in found.siblings.iter().enumerate() {
@@ -300,8 +356,8 @@ fn explain(found: &FixtureCase) {
     }
     if !found.valid {
         note(
-            "  (a sibling is garbage: it may be refused, but what is accepted must be merged by the laws, and nothing \
-                may break)",
+            "  (a sibling may be garbage, or was cut: it may be refused, but what is accepted must be merged by the laws, \
+                and nothing may break)",
         );
     }
     note(format!("  expected    {}", found.violation.expected));
@@ -315,7 +371,7 @@ fn explain(found: &FixtureCase) {
     }
 }
 
-fn shown(bytes: &EncodedBytes) -> String {
+pub(super) fn shown(bytes: &EncodedBytes) -> String {
     let text = bytes.shown.as_ref().map_or_else(|| format!("base64 {}", bytes.base64), ToString::to_string);
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((at, _)) => format!("{}… ({} characters)", &text[..at], text.chars().count()),
@@ -333,9 +389,15 @@ mod tests {
         TestArgs {
             file: file.into(),
             module_bytes: 2 << 20,
+            value_bytes: 1 << 20,
             cases: 10,
             seed: 1,
             shrink_time: Duration::from_secs(20),
+            smallest: 100,
+            exhaust_time: Duration::from_secs(60),
+            fixture: Vec::new(),
+            intent: None,
+            history_time: Duration::from_secs(60),
             counterexample: None,
             replay: None,
         }
@@ -358,9 +420,10 @@ mod tests {
     #[test]
     fn a_component_is_checked_under_the_limits_of_the_nodes() {
         assert_eq!(crate::args::DEFAULT_MODULE_BYTES, ModuleLimits::default().bytes);
+        assert_eq!(crate::args::DEFAULT_VALUE_BYTES, BucketProps::default().value_bytes);
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("cart.wasm");
-        std::fs::write(&file, crate::cart::component().expect("a component")).expect("it is ours");
+        std::fs::write(&file, crate::ready::CART.component().expect("a component")).expect("it is ours");
         let small = TestArgs { module_bytes: 1000, ..args(&file) };
         let failure = run(QUIET, &Compiler::InProcess, &small).expect_err("it has more bytes");
         assert!(failure.exit == Exit::Rejected && failure.to_string().contains("1000 are allowed"), "{failure}");
@@ -370,8 +433,8 @@ mod tests {
     fn a_core_module_is_tested_as_its_component_and_a_bad_fixture_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let (core, fixture) = (dir.path().join("cart.core.wasm"), dir.path().join("fixture.json"));
-        std::fs::write(&core, crate::cart::CORE).expect("it is ours");
-        assert_eq!(component(&core).expect("a core module"), crate::cart::component().expect("the same"));
+        std::fs::write(&core, crate::ready::CART.core).expect("it is ours");
+        assert_eq!(component(&core).expect("a core module"), crate::ready::CART.component().expect("the same"));
         std::fs::write(&fixture, b"{\"format\":2}").expect("it is ours");
         let failure = run(QUIET, &Compiler::InProcess, &TestArgs { replay: Some(fixture), ..args(&core) })
             .expect_err("another format");

@@ -1,13 +1,16 @@
 //! The commands that ask a cluster, and those that make files for one. `json` has what they print with `--json`.
 
+mod activation;
 pub(crate) mod audit;
 pub(crate) mod bucket;
 pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod component;
+pub(crate) mod conflict;
 mod delete;
 pub(crate) mod encryption;
 pub(crate) mod exchange;
+mod findings;
 pub(crate) mod json;
 pub(crate) mod laws;
 pub(crate) mod layout;
@@ -15,8 +18,12 @@ mod layout_json;
 pub(crate) mod new;
 pub(crate) mod node;
 pub(crate) mod object;
+pub(crate) mod operation;
 pub(crate) mod plugin;
+mod push;
 mod quota;
+pub(crate) mod run;
+mod show;
 pub(crate) mod status;
 pub(crate) mod tenant;
 pub(crate) mod token;

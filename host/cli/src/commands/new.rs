@@ -9,6 +9,8 @@ use crate::output::{Output, note};
 
 const LIB: &str = include_str!("../../../../plugins/highest/src/lib.rs");
 const LAWS: &str = include_str!("../../../../plugins/highest/tests/laws.rs");
+const INTENT: &str = include_str!("../../../../plugins/highest/intent.json");
+const HISTORIES: &str = include_str!("../../../../plugins/highest/tests/histories.rs");
 /// The name of the template's library in its tests.
 const LIB_NAME: &str = "rejoin_plugin_highest";
 
@@ -27,8 +29,11 @@ pub(crate) fn run(out: Output, dir: &Path, sdk: &Path) -> Result<(), Failure> {
     files::directory(&dir.join("tests"))?;
     files::create(&dir.join("Cargo.toml"), manifest(name, &sdk).as_bytes(), Mode::Public)?;
     files::create(&dir.join("src/lib.rs"), LIB.as_bytes(), Mode::Public)?;
-    let laws = LAWS.replace(LIB_NAME, &name.replace('-', "_"));
-    files::create(&dir.join("tests/laws.rs"), laws.as_bytes(), Mode::Public)?;
+    files::create(&dir.join("intent.json"), INTENT.as_bytes(), Mode::Public)?;
+    for (file, test) in [("tests/laws.rs", LAWS), ("tests/histories.rs", HISTORIES)] {
+        let test = test.replace(LIB_NAME, &name.replace('-', "_"));
+        files::create(&dir.join(file), test.as_bytes(), Mode::Public)?;
+    }
     if out.json {
         return out.json(&json::New { crate_name: name.into(), dir: dir.display().to_string() });
     }
@@ -104,6 +109,8 @@ mod tests {
         assert_eq!(read("src/lib.rs"), LIB);
         let laws = read("tests/laws.rs");
         assert!(laws.contains("use high_scores::Highest;") && !laws.contains(LIB_NAME), "{laws}");
+        assert!(read("tests/histories.rs").contains("use high_scores::Highest;"));
+        rejoin_merge::IntentFile::parse(read("intent.json").as_bytes()).expect("an intent");
         assert!(run(OUT, &dir, &sdk).expect_err("it is there").to_string().contains("exists already"));
     }
 

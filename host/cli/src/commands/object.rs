@@ -27,7 +27,7 @@ pub(crate) async fn get(global: &GlobalArgs, out: Output, args: &GetArgs) -> Res
     if args.siblings {
         get = get.siblings();
     }
-    if out.json {
+    if out.json || args.show {
         get = get.show();
     }
     let object = get.await?;
@@ -69,8 +69,13 @@ fn unmerged(args: &GetArgs, object: &Object<Vec<u8>>) -> Failure {
 }
 
 fn print(out: Output, object: &Object<Vec<u8>>, args: &GetArgs) -> Result<(), Failure> {
-    match &object.value {
-        Some(value) if !args.siblings => out.value(value)?,
+    match (&object.value, &object.shown) {
+        (Some(_), Some(shown)) if args.show => out.value(shown.as_bytes())?,
+        (Some(_), None) if args.show => {
+            let next = format!("`rejoin get {} {}` prints the value itself", args.bucket, args.key.typed());
+            return Err(Failure::new(Exit::Negative, "the bucket has no plugin that shows this value").next(next));
+        }
+        (Some(value), _) if !args.siblings => out.value(value)?,
         _ => siblings(args.siblings.then_some(out), object)?,
     }
     if let Some(by) = &object.merged_by {
@@ -81,7 +86,7 @@ fn print(out: Output, object: &Object<Vec<u8>>, args: &GetArgs) -> Result<(), Fa
 }
 
 /// Lists the siblings on stderr, and prints each on a line of its own if there is an `out`.
-fn siblings(out: Option<Output>, object: &Object<Vec<u8>>) -> Result<(), Failure> {
+pub(crate) fn siblings(out: Option<Output>, object: &Object<Vec<u8>>) -> Result<(), Failure> {
     let count = object.siblings.len();
     for (index, sibling) in object.siblings.iter().enumerate() {
         let (number, stamp, bytes) = (index + 1, utc_text_ms(sibling.stamp_ms), sibling.value.len());
@@ -168,7 +173,7 @@ fn with_options<S: NeedsBasis>(mut write: Write<S>, args: &WriteArgs, global: &G
     write
 }
 
-fn finish(out: Output, outcome: rejoin_client::Result<Written>, next: &str) -> Result<(), Failure> {
+pub(crate) fn finish(out: Output, outcome: rejoin_client::Result<Written>, next: &str) -> Result<(), Failure> {
     match outcome {
         Ok(written) if out.json => out.json(&Put::stored(&written)),
         Ok(written) => {
@@ -193,7 +198,7 @@ fn refused(error: rejoin_client::Error, next: &str) -> Failure {
 }
 
 /// The value: the text itself, the bytes of `@FILE`, or those of stdin for `-`.
-fn value(text: &str) -> Result<Vec<u8>, Failure> {
+pub(crate) fn value(text: &str) -> Result<Vec<u8>, Failure> {
     if text == "-" {
         let mut bytes = Vec::new();
         std::io::stdin()

@@ -1,8 +1,8 @@
-//! `plugin build|push|list`; [`new`] has `plugin new`, [`laws`] has `plugin test`.
+//! `plugin build|list`; [`push`] has `plugin push`, [`show`] has `plugin show`,
+//! [`new`] has `plugin new`, [`laws`] has `plugin test`, [`one`] has `plugin run`.
 
 use std::path::{Path, PathBuf};
 
-use rejoin_client::ErrorKind;
 use rejoin_client::admin::PluginDigest;
 use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, build};
 
@@ -10,9 +10,9 @@ use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
 use crate::commands::delete;
 use crate::commands::json::Plugin;
-use crate::commands::{laws, new};
+use crate::commands::{activation, laws, new, push, run as one, show};
 use crate::connect::connect;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
@@ -23,10 +23,13 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         PluginCommand::New { dir, sdk } => new::run(out, &dir, &sdk),
         PluginCommand::Build { dir, output, offline, module_bytes } => {
             let limits = ModuleLimits::for_bytes(module_bytes);
-            make(out, |component| compile(&compiler(), &limits, component), &dir, output, offline)
+            make(out, |component| compile(&compiler(module_bytes), &limits, component), &dir, output, offline)
         }
-        PluginCommand::Test(args) => laws::run(out, &compiler(), &args),
-        PluginCommand::Push { file, name } => push(global, out, &file, name).await,
+        PluginCommand::Test(args) => laws::run(out, &compiler(args.module_bytes), &args),
+        PluginCommand::Run(args) => one::run(global, out, &compiler(args.module_bytes), &args).await,
+        PluginCommand::Push { file, name, unchecked, counterexample } => {
+            push::run(global, out, &file, name, (unchecked, counterexample)).await
+        }
         PluginCommand::Delete { digest, how } => delete::plugin(global, out, digest, how).await,
         PluginCommand::Restore { digest } => {
             let (_, behind) = connect(global).await?.admin().restore_plugin(digest).await?;
@@ -34,6 +37,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             Ok(())
         }
         PluginCommand::Release { digest } => release(global, out, digest).await,
+        PluginCommand::Activate { bucket, plugin } => activation::activate(global, out, &bucket, &plugin).await,
+        PluginCommand::Rollback { bucket, to } => activation::roll_back(global, out, &bucket, to.as_deref()).await,
+        PluginCommand::Show { plugin } => show::run(global, out, &plugin).await,
         PluginCommand::List => {
             let plugins = connect(global).await?.admin().plugins().await?;
             let plugins: Vec<Plugin> = plugins.iter().map(Plugin::from).collect();
@@ -42,17 +48,19 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             }
             let row = |p: Plugin| {
                 let folds = if p.self_causal { "yes" } else { "no" };
-                vec![p.name, p.version, p.bytes.to_string(), folds.into(), p.state, p.digest]
+                let laws = p.unchecked.map_or_else(|| "checked".into(), |by| format!("unchecked by {by}"));
+                vec![p.name, p.version, p.bytes.to_string(), folds.into(), laws, p.state, p.digest]
             };
             out.table(
-                &["plugin", "version", "bytes", "self-causal", "state", "digest"],
+                &["plugin", "version", "bytes", "self-causal", "laws", "state", "digest"],
                 plugins.into_iter().map(row).collect(),
             )
         }
     }
 }
 
-/// Builds a guest, and checks the component with `compile`, as a node does.
+/// Builds a guest crate, or makes a component of the core module in a file, and checks the component with `compile`, as
+/// a node does.
 fn make(
     out: Output,
     compile: impl Fn(&[u8]) -> Result<Compiled, Failure>,
@@ -64,7 +72,11 @@ fn make(
     if bar.is_none() {
         note(format!("building {} …", dir.display()));
     }
-    let component = build::guest(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?;
+    let component = match dir.is_file() {
+        true => build::component_in(files::read(dir)?),
+        false => build::guest(dir, &build::Options { target_dir: None, offline }),
+    };
+    let component = component.map_err(|why| not_built(&why))?;
     bar.iter().for_each(|bar| bar.message("compiling the component"));
     let compiled = compile(&component)?;
     drop(bar);
@@ -82,9 +94,9 @@ fn make(
     out.line(&shape.digest)
 }
 
-/// The compiler of a node with default settings: a process of its own, with limits.
-fn compiler() -> Compiler {
-    Compiler::Child(ChildCompiler::default())
+/// The compiler of a node that accepts components of `module_bytes`: a process of its own, with limits.
+fn compiler(module_bytes: usize) -> Compiler {
+    Compiler::Child(ChildCompiler::for_bytes(module_bytes))
 }
 
 /// Compiles a component under the limits of a node.
@@ -116,6 +128,7 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
         bytes,
         self_causal,
         quarantined: None,
+        unchecked: None,
         reap_ms: None,
         state: "good".into(),
         file: Some(file.display().to_string()),
@@ -131,25 +144,10 @@ async fn release(global: &GlobalArgs, out: Output, digest: PluginDigest) -> Resu
     out.line(&plugin.digest)
 }
 
-async fn push(global: &GlobalArgs, out: Output, file: &Path, name: Option<String>) -> Result<(), Failure> {
-    let component = files::read(file)?;
-    let name = name.unwrap_or_else(|| stem(file));
-    let pushed = connect(global).await?.admin().push_plugin(&name, component).await;
-    let plugin = Plugin::from(&pushed.map_err(|error| match error.kind() {
-        ErrorKind::TooLarge => Failure::new(Exit::Rejected, error),
-        _ => error.into(),
-    })?);
-    if out.json {
-        return out.json(&plugin);
-    }
-    note(format!("pushed {} {}, {} bytes", plugin.name, plugin.version, plugin.bytes));
-    note(format!("next: `rejoin bucket create NAME --plugin {}`", plugin.digest));
-    out.line(&plugin.digest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
 
     #[test]
     fn what_is_no_plugin_is_rejected_with_its_own_exit_code() {
@@ -168,8 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn a_core_module_of_another_compiler_becomes_a_component() {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, made) = (dir.path().join("core.wasm"), dir.path().join("made.wasm"));
+        std::fs::write(&core, crate::ready::CART.core).unwrap();
+        let check = |bytes: &[u8]| compile(&Compiler::InProcess, &ModuleLimits::default(), bytes);
+        make(Output { json: false, color: false }, check, &core, Some(made.clone()), true).unwrap();
+        assert!(std::fs::read(&made).unwrap() == crate::ready::CART.component().unwrap(), "as of a guest crate");
+    }
+
+    #[test]
     fn the_embedded_cart_is_a_plugin_that_says_its_name() {
-        let component = crate::cart::component().unwrap();
+        let component = crate::ready::CART.component().unwrap();
         let shape = shape(
             &compile(&Compiler::InProcess, &ModuleLimits::default(), &component).unwrap(),
             &component,
@@ -177,12 +185,5 @@ mod tests {
         );
         assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
         assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
-    }
-
-    #[test]
-    fn plugin_build_gives_the_bytes_of_the_embedded_cart() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/cart");
-        let built = build::guest(&dir, &build::Options::default()).unwrap();
-        assert!(built == crate::cart::component().unwrap(), "the digest would depend on who has built it");
     }
 }

@@ -14,7 +14,6 @@ use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
 use rejoin_proto::codec;
 use rejoin_wire::{Class, Connection, Endpoint, Identity, Limits};
 
-use crate::cart;
 use crate::demo::cart_client::Cart;
 use crate::demo::printer::Printer;
 use crate::demo::steps;
@@ -22,6 +21,7 @@ use crate::dev::wait_connected;
 use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::processes::Processes;
+use crate::ready;
 
 /// The well-behaved team, and the other one.
 const SHOP: &str = "shop";
@@ -107,7 +107,7 @@ impl TenantsDemo<'_> {
     async fn begin(processes: &mut Processes, printer: Printer) -> Result<TenantsDemo<'_>, Failure> {
         let client = steps::begin(processes, &printer, "Two teams on a cluster of three").await?;
         let profile = Profile::load(processes.cluster.profile())?;
-        for (tenant, component) in [(SHOP, cart::component()?), (GAMES, cart::session_component()?)] {
+        for (tenant, component) in [(SHOP, ready::CART.component()?), (GAMES, ready::SESSION.component()?)] {
             client.admin().create_tenant(tenant).await?;
             let admin = admin_of(&profile, tenant).await?;
             let plugin = admin.push_plugin("merge", component).await?;

@@ -43,9 +43,9 @@ pub struct Usage {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Stored {
-    /// Copies of objects. A deleted object counts while its tombstone is kept.
+    /// Copies of objects that have a value. One that is deleted does not count.
     pub objects: u64,
-    /// Bytes of these copies.
+    /// Bytes of all copies, with the tombstones of what is deleted.
     pub bytes: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Records of the catalog as types for operators.
 
-use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{Activation, BucketProps, Deleted, PastPlugin, Record, RecordBody, RecordKey};
 use rejoin_proto::{BucketId, Hlc, Name, PluginDigest, TenantId};
 
 /// A bucket in the catalog.
@@ -17,6 +17,8 @@ pub struct BucketInfo {
     pub version: u64,
     /// Its properties.
     pub props: BucketProps,
+    /// The plugins that it had before, the latest last.
+    pub past_plugins: Vec<PastPlugin>,
     /// Set if it is deleted.
     pub deleted: Option<Deleted>,
     /// After a change: the nodes that do not have it yet. Empty for a listed bucket.
@@ -41,6 +43,8 @@ pub struct PluginInfo {
     pub validates: bool,
     /// Why its merges are not run, if it is quarantined.
     pub quarantined: Option<String>,
+    /// The token of the operator who has pushed it without its laws being checked, if one has ever.
+    pub unchecked: Option<Name>,
     /// Set if it is deleted.
     pub deleted: Option<Deleted>,
 }
@@ -84,17 +88,18 @@ pub fn activation(digest: PluginDigest) -> Activation {
 
 pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
     let RecordKey::Bucket(tenant, name) = record.key else { return None };
-    let (id, props, deleted) = match record.body {
-        RecordBody::Bucket { id, props, .. } => (id, props, None),
-        RecordBody::DeletedBucket { id, props, deleted, .. } => (id, props, Some(deleted)),
+    let (id, props, past, deleted) = match record.body {
+        RecordBody::Bucket { id, props, past } => (id, props, past, None),
+        RecordBody::DeletedBucket { id, props, past, deleted } => (id, props, past, Some(deleted)),
         _ => return None,
     };
-    Some(BucketInfo { name, tenant, id, version: record.version, props, deleted, behind: Vec::new() })
+    let (version, past_plugins) = (record.version, past.plugins);
+    Some(BucketInfo { name, tenant, id, version, props, past_plugins, deleted, behind: Vec::new() })
 }
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
     let RecordKey::Plugin(_, digest) = record.key else { return None };
-    let info = |name, version, bytes, (self_causal, validates), quarantined, deleted| PluginInfo {
+    let info = |name, version, bytes, (self_causal, validates), (quarantined, unchecked), deleted| PluginInfo {
         digest,
         name,
         version,
@@ -102,14 +107,15 @@ pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
         self_causal,
         validates,
         quarantined,
+        unchecked,
         deleted,
     };
     match record.body {
-        RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined } => {
-            Some(info(name, version, bytes, (self_causal, validates), quarantined, None))
+        RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked } => {
+            Some(info(name, version, bytes, (self_causal, validates), (quarantined, unchecked), None))
         }
-        RecordBody::DeletedPlugin { name, version, bytes, self_causal, validates, quarantined, deleted } => {
-            Some(info(name, version, bytes, (self_causal, validates), quarantined, Some(deleted)))
+        RecordBody::DeletedPlugin { name, version, bytes, self_causal, validates, quarantined, unchecked, deleted } => {
+            Some(info(name, version, bytes, (self_causal, validates), (quarantined, unchecked), Some(deleted)))
         }
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! The operator's interface.
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{BucketProps, Grant, Scope};
+use rejoin_client::admin::{BucketProps, Grant, LawState, Scope};
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
@@ -13,7 +13,7 @@ fn bucket(name: &str) -> Record {
     let name = Name::new(name).unwrap();
     let tenant = TenantId::from_name(&tenant());
     let (id, props) = (BucketId::derive(tenant, &name, 0), BucketProps::default());
-    let body = RecordBody::Bucket { id, props, past: Vec::new() };
+    let body = RecordBody::Bucket { id, props, past: Default::default() };
     Record { key: RecordKey::Bucket(tenant, name), version: 4, stamp: Hlc::default(), body }
 }
 
@@ -82,6 +82,7 @@ async fn a_plugin_travels_as_bulk() {
         self_causal: true,
         validates: true,
         quarantined: None,
+        unchecked: None,
     };
     let record = Record {
         key: RecordKey::Plugin(TenantId::from_name(&tenant()), PluginDigest([7; 32])),
@@ -89,8 +90,23 @@ async fn a_plugin_travels_as_bulk() {
         stamp: Hlc::default(),
         body,
     };
-    cluster.react([React::Say(Reply::Changed { record, behind: Vec::new() })]);
-    let plugin = admin.push_plugin("cart", vec![1, 2, 3]).await.unwrap();
+    let changed = || React::Say(Reply::Changed { record: record.clone(), behind: Vec::new() });
+    cluster.react([changed()]);
+    let plugin = admin.push_plugin_unchecked("cart", vec![1, 2, 3]).await.unwrap();
     assert!(plugin.activation().self_causal && plugin.activation().validates && plugin.digest == PluginDigest([7; 32]));
     assert_eq!(cluster.seen().pop().unwrap().class, Class::Bulk);
+
+    // While the laws are checked the node is asked how far it is, and then sent the component again.
+    let laws = |state| React::Say(Reply::Laws { digest: PluginDigest([7; 32]), state });
+    let checked = |broken| LawState::Checked { broken, report: b"{}".to_vec().into() };
+    let checking = || LawState::Checking { law: "growth".into(), case: 7, cases: 300 };
+    cluster.react([laws(LawState::Waiting), laws(checking()), laws(checked(None)), changed(), laws(checked(None))]);
+    let mut told = Vec::new();
+    let pushed = admin.push_plugin_with_report("cart", vec![1], |state| told.push(state.clone())).await.unwrap();
+    assert_eq!((pushed.plugin.as_ref().ok(), pushed.report), (Some(&plugin), Some(b"{}".to_vec().into())));
+    assert_eq!(told, [LawState::Waiting, checking()]);
+
+    cluster.react([laws(checked(Some("it breaks a law".into())))]);
+    let error = admin.push_plugin("cart", vec![1]).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::PluginRejected && error.to_string().contains("it breaks a law"), "{error}");
 }

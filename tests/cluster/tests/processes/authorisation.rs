@@ -58,6 +58,7 @@ impl Cell<'_> {
         let (line, before): (String, &[Verb]) = match self.verb {
             Verb::Read => ("get notes k".into(), &[]),
             Verb::Write => ("put notes k v --blind".into(), &[]),
+            Verb::ConflictShow => ("conflict list notes".into(), &[]),
             Verb::BucketShow => ("bucket list".into(), &[]),
             Verb::BucketCreate => (format!("bucket create {unique} --n 1"), &[]),
             Verb::BucketSet => ("bucket set notes --r 1".into(), &[Verb::BucketShow]),
@@ -65,6 +66,7 @@ impl Cell<'_> {
             Verb::BucketQuota => ("bucket quota notes --objects 1000".into(), &[Verb::BucketShow, Verb::TenantShow]),
             Verb::PluginShow => ("plugin list".into(), &[]),
             Verb::PluginPush => ("plugin push first.wasm".into(), &[]),
+            Verb::PluginPushUnchecked => ("plugin push first.wasm --unchecked".into(), &[]),
             Verb::PluginRelease => (format!("plugin release {plugin}"), &[]),
             Verb::PluginDelete => (format!("plugin delete {plugin} --yes"), &[Verb::PluginShow]),
             Verb::TokenShow => ("token list".into(), &[]),

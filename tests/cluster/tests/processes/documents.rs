@@ -1,8 +1,10 @@
 //! The commands that the documents show are run as they stand, from the first to the last.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use rejoin_test_cluster::book::{sh_blocks, type_in};
 use rejoin_test_cluster::{binary, guests::workspace, own_loopback};
@@ -105,6 +107,12 @@ fn goes_on(page: &str, at_least: usize) -> (tempfile::TempDir, rejoin_test_clust
 }
 
 #[test]
+fn ready_made_merges_do_what_the_book_says() {
+    let (_, ran) = goes_on("host/cli/book/ready-made-merges.md", 2);
+    assert!(ran.text().trim_end().ends_with("42false1[\"rust\"]"), "{}", ran.text());
+}
+
+#[test]
 fn a_token_is_rotated_as_the_book_says() {
     let (_, ran) = goes_on("host/cli/book/rotate-tokens.md", 3);
     assert!(ran.text().contains("valid, its old secret for 23 h") || ran.text().contains("for 1 d"), "{}", ran.text());
@@ -165,6 +173,60 @@ fn every_command_of_the_readme_works() {
     assert_eq!(ran.code, Some(0), "{}\n{}\n{log}", ran.text(), ran.talk);
     for shown in ["feed the cat, call Bob", "apples", "pears", "self-causal"] {
         assert!(ran.text().contains(shown), "{shown:?} is missing: {}", ran.text());
+    }
+}
+
+/// A page about a language, where its tools are: its commands, run in the root of a built clone.
+fn of_a_language(
+    page: &str,
+    at_least: usize,
+    tools: &[&str],
+) -> Option<(tempfile::TempDir, rejoin_test_cluster::cli::Ran)> {
+    let lacks = |tool: &&&str| !Command::new(tool).arg("--version").output().is_ok_and(|ran| ran.status.success());
+    if let Some(tool) = tools.iter().find(lacks) {
+        let _ = writeln!(std::io::stderr(), "skipped: the commands of {page}: `{tool} --version` does not run");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    clone_in(dir.path());
+    let ran = type_in(&blocks(page, at_least), dir.path(), "");
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.text(), ran.talk);
+    Some((dir, ran))
+}
+
+#[test]
+fn a_plugin_in_c_is_built_and_tested_as_the_book_says() {
+    let Some((dir, ran)) = of_a_language("host/cli/book/write-a-plugin-in-c.md", 2, &["clang", "wasm-ld"]) else {
+        return;
+    };
+    assert!(ran.talk.contains("no law was broken"), "{}", ran.talk);
+    assert!(dir.path().join("target/cart-c.component.wasm").is_file(), "{}", ran.talk);
+}
+
+/// The packages come from the registry of npm. Where `cargo xtask guests` could not reach it, neither could this test.
+#[test]
+fn a_plugin_in_javascript_is_built_as_the_book_says() {
+    let packages = binary().parent().and_then(Path::parent).unwrap().join("guests/cart-js/node_modules");
+    if !packages.is_dir() {
+        let _ = writeln!(std::io::stderr(), "skipped: the commands about JavaScript: run `cargo xtask guests` first");
+        return;
+    }
+    let page = "host/cli/book/write-a-plugin-in-javascript.md";
+    let Some((dir, ran)) = of_a_language(page, 1, &["node", "npm"]) else { return };
+    assert!(dir.path().join("target/cart-js/cart.wasm").is_file(), "{}", ran.talk);
+}
+
+/// What the pages about languages show is what the tree has.
+#[test]
+fn the_code_that_the_pages_about_languages_show_is_that_of_the_tree() {
+    let read = |file: &str| std::fs::read_to_string(workspace().join(file)).unwrap();
+    for (page, fence, source) in [
+        ("host/cli/book/write-a-plugin-in-c.md", "```c\n", "plugins/cart-c/cart.c"),
+        ("host/cli/book/write-a-plugin-in-javascript.md", "```js\n", "plugins/cart-js/cart.js"),
+    ] {
+        let page = read(page);
+        let code = page.split(fence).nth(1).and_then(|rest| rest.split("```").next()).expect("it shows code");
+        assert!(read(source).contains(code.trim_end()), "{source} has other code than the book shows");
     }
 }
 

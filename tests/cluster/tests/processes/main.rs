@@ -26,6 +26,8 @@ mod lost_tables;
 mod places;
 mod plugin_laws;
 mod plugins;
+mod pushes;
+mod ready_merges;
 mod rebuilds;
 mod rotations;
 mod starts;

@@ -21,30 +21,40 @@ fn json_of(file: &Path) -> Value {
 fn a_plugin_that_obeys_the_laws_is_told_so_law_by_law() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("cart.wasm"), guests::cart()).unwrap();
-    let ran = rejoin(dir.path(), &["test", "cart.wasm", "--cases", "40"]);
+    let ran = rejoin(dir.path(), &["test", "cart.wasm", "--cases", "40", "--smallest", "9"]);
     ran.said(0, "no law was broken")
         .said(0, "next: `rejoin plugin push cart.wasm`")
-        .said(0, "values of the plugin's own sampler");
+        .said(0, "values of the plugin's own sampler")
+        .said(0, "the laws hold for all 729 triples of the 9 smallest values")
+        .said(0, "random histories of replicas end alike")
+        .said(0, "say with --intent what operations mean");
     let rows: Vec<Vec<&str>> = ran.text().lines().map(|line| line.split_whitespace().take(3).collect()).collect();
     assert_eq!((rows.len(), rows[0].as_slice()), (9, ["LAW", "VERDICT", "CASES"].as_slice()), "{}", ran.text());
     assert!(rows[1..].iter().all(|row| row[1] == "held"), "{}", ran.text());
     ran.said(0, "warning: the largest siblings of a bucket merge to more than the 1048576 bytes");
     assert_eq!((rows[1][0], rows[1][2], rows[8][0], rows[8][2]), ("totality", "40", "limits", "2"), "{}", ran.text());
 
-    let shape = rejoin(dir.path(), &["test", "cart.wasm", "--cases", "10", "--seed", "7", "--json"]).done().json();
+    let arguments = ["test", "cart.wasm", "--cases", "10", "--smallest", "0", "--seed", "7", "--json"];
+    let shape = rejoin(dir.path(), &arguments).done().json();
     let mut fields: Vec<&str> = shape.as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
     let documented = [
+        "all_fuel",
         "counterexamples",
+        "coverage",
         "digest",
         "file",
         "fuel",
         "held",
+        "histories",
         "laws",
+        "merges",
         "most_fuel",
         "name",
         "sampler",
+        "samples",
         "seed",
+        "small_scope",
         "version",
     ];
     assert_eq!(fields, documented);
@@ -151,4 +161,23 @@ fn a_new_crate_builds_and_obeys_the_laws() {
     let built = rejoin(dir.path(), &["build", "high-scores", "--offline", "--json"]).done().json();
     assert_eq!((&built["name"], &built["version"]), (&json!("high-scores"), &json!("0.1.0")));
     rejoin(dir.path(), &["test", "high-scores.wasm"]).said(0, "no law was broken");
+    let intent = ["test", "high-scores.wasm", "--intent", "high-scores/intent.json", "--history-time", "20s"];
+    rejoin(dir.path(), &intent).said(0, "histories of operations end as they should").said(0, "3 classic ones");
+    let fixtures = dir.path().join("values");
+    std::fs::create_dir(&fixtures).unwrap();
+    rejoin(dir.path(), &["test", "high-scores.wasm", "--fixture", "values"]).said(2, "there are no files");
+    std::fs::write(fixtures.join("a"), b"007").unwrap();
+    // A value of the team that the plugin refuses.
+    let refused = ["test", "high-scores.wasm", "--fixture", "values", "--counterexample", "refused.json"];
+    rejoin(dir.path(), &refused).said(1, "the law of totality").said(1, "007");
+    std::fs::write(fixtures.join("a"), b"7007").unwrap();
+    rejoin(dir.path(), &["test", "high-scores.wasm", "--fixture", "values"]).said(0, "no law was broken");
+    // As a register it is wrong: what was folded keeps a number that a later write has replaced.
+    let text = br#"{"format":1,"specification":"map","operations":[{"set":"","to":"9"},{"set":"","to":"10"}]}"#;
+    std::fs::write(dir.path().join("map.json"), text).unwrap();
+    rejoin(dir.path(), &["test", "high-scores.wasm", "--intent", "map.json"])
+        .said(1, "a history of operations ends otherwise than it should")
+        .said(1, "the content is \"10\", and should be \"9\"");
+    std::fs::write(dir.path().join("map.json"), b"{}").unwrap();
+    rejoin(dir.path(), &["test", "high-scores.wasm", "--intent", "map.json"]).said(2, "this is no intent");
 }

@@ -93,6 +93,28 @@ async fn a_merge_that_traps_loops_grows_or_returns_too_much_leaves_all_siblings_
         assert_faulty(&cluster, name, words);
         assert_unharmed(&cluster);
     }
+    // Each failure is in the inbox of its bucket, until somebody resolves it.
+    let listed = |name: &str| cluster.rejoin(&["conflict", "list", name, "--json"]).done().json();
+    for (name, reason) in [("loops", "fuel"), ("grows", "memory"), ("traps", "panicked")] {
+        let conflicts = listed(name);
+        let of = &conflicts[0];
+        assert!(of["key"] == "k" && of["siblings"] == 2 && of["reason"].as_str().unwrap().contains(reason), "{of}");
+    }
+    assert_eq!(listed("good"), serde_json::json!([]));
+    cluster.rejoin(&["conflict", "list", "nobody"]).said(1, "there is no bucket nobody");
+    cluster.rejoin(&["conflict", "show", "good", "k"]).said(1, "there is no conflict");
+    let shown = cluster.rejoin(&["conflict", "show", "loops", "k"]);
+    assert!(shown.said(0, "fuel").text().contains("one"), "{shown:?}");
+    let first = cluster.rejoin(&["conflict", "show", "loops", "k", "--json"]).done().json();
+    let resolve = |more: &[&str]| cluster.rejoin(&[&["conflict", "resolve", "loops", "k"], more].concat());
+    resolve(&["--keep", "3"]).said(2, "there are siblings 1 to 2");
+    resolve(&["--keep", "1", "--context", "other"]).said(6, "other siblings");
+    resolve(&["--keep", "1", "--context", first["context"].as_str().unwrap()]).done();
+    assert_eq!(cluster.rejoin(&["get", "loops", "k"]).done().text(), first["siblings"][0]["value"].as_str().unwrap());
+    assert_eq!(listed("loops"), serde_json::json!([]));
+    resolve(&["--keep", "1"]).said(1, "has one value");
+    cluster.rejoin(&["conflict", "resolve", "grows", "k", "--value", "both"]).done();
+    assert_eq!(cluster.rejoin(&["get", "grows", "k"]).done().text(), "both");
     // What one's plugin does not merge, one merges oneself, with the context of the read.
     let context = cluster.rejoin(&["get", "traps", "k", "--json"]).json()["context"].as_str().unwrap().to_owned();
     cluster.rejoin(&["put", "traps", "k", "both", "--context", &context]).done();

@@ -6,8 +6,8 @@ use rejoin_client::admin::{BucketProps, Scope};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
 use rejoin_proto::codec;
-use rejoin_test_cluster::Cluster;
 use rejoin_test_cluster::load::{fill, has_room, taken};
+use rejoin_test_cluster::{Cluster, eventually};
 use rejoin_wire::{Class, Connection, Endpoint, Identity, Limits};
 
 /// How long the end of a connection is waited for.
@@ -115,4 +115,12 @@ async fn a_deleted_bucket_frees_every_disk_and_its_name_is_used_again() {
     }
     let usage = cluster.rejoin(&["tenant", "usage", "default", "--json"]).done().json();
     assert!(usage[0]["stored_objects"] == 3 && usage[0]["nodes"] == 3, "{usage}");
+    let seen = third.get("k").await.unwrap();
+    third.delete("k").context(&seen.context).await.unwrap();
+    eventually("a deleted object counts no more, and its tombstone's bytes do", async || {
+        let usage = cluster.rejoin(&["tenant", "usage", "default", "--json"]).done().json();
+        let has_bytes = usage[0]["stored_bytes"].as_u64().is_some_and(|bytes| bytes > 0);
+        if usage[0]["stored_objects"] == 0 && has_bytes { Ok(()) } else { Err(usage) }
+    })
+    .await;
 }

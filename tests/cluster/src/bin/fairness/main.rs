@@ -2,10 +2,13 @@
 //!
 //! `cargo xtask fairness [--seconds S] [--turns T] [--connections N] [--case CASE]..`, by default with 10 s for each
 //! load, 3 turns, 10 000 connections and all cases. Three nodes in processes of their own serve both tenants. The
-//! victim sends at a fixed rate, alone and beside the aggressor, in turns, so that whatever else the machine does meets
-//! both. The aggressor is a process of its own at the lowest priority: what it takes of the processors beside the nodes
-//! is not what is measured, but on a machine of few cores it is not nothing either. A time is counted from when an
-//! operation was due, and one that failed or came late does not count as done.
+//! victim sends at a fixed rate: alone, while the aggressor floods another cluster of three nodes on the same machine,
+//! and beside the aggressor, in turns, so that whatever else the machine does meets all three. A time is counted from
+//! when an operation was due, and one that failed or came late does not count as done.
+//!
+//! The aggressor is a process of its own at the lowest priority, but on a machine of few cores what it takes of the
+//! processors is not nothing. The other cluster shows how much of the victim's delay is the machine's: no node of it
+//! knows of the victim, so what the victim feels of it is what processors, memory, kernel and disk are short of.
 #![forbid(unsafe_code)]
 
 mod aggressor;
@@ -146,7 +149,7 @@ async fn run(wish: Wish) {
     if connections < wish.connections {
         say(&format!("{connections} connections: this process may have {descriptors} file descriptors"));
     }
-    let place = Place::make().await;
+    let (place, other) = (Place::make().await, Place::make().await);
     let time = Duration::from_secs(wish.seconds);
     let columns = [
         "the aggressor",
@@ -155,21 +158,29 @@ async fn run(wish: Wish) {
         "done beside",
         "kept (target 95 %)",
         "p99 alone",
+        "p99, other cluster",
         "p99 beside",
-        "ratio (target)",
+        "of alone (target)",
+        "of other cluster",
         "the aggressor had",
     ];
     let mut table = Table::new(&columns);
     for case in wish.cases {
         for (load, target) in case.loads() {
-            let (mut alone, mut beside, mut said) = (Outcome::default(), Outcome::default(), String::new());
+            let (mut alone, mut apart, mut beside) = (Outcome::default(), Outcome::default(), Outcome::default());
+            let mut said = String::new();
             for turn in 0..wish.turns {
-                alone.add(place.victim.load(*load, turn * 2, time).await);
+                let load = |number| place.victim.load(*load, turn * 3 + number, time);
+                alone.add(load(0).await);
+                let aggressor = Aggressor::start(case, &other.aggressor, connections).await;
+                apart.add(load(1).await);
+                let _ = aggressor.stop().await;
                 let aggressor = Aggressor::start(case, &place.aggressor, connections).await;
-                beside.add(place.victim.load(*load, turn * 2 + 1, time).await);
+                beside.add(load(2).await);
                 said = aggressor.stop().await;
             }
-            for (which, outcome) in [("alone", &alone), ("beside", &beside)] {
+            let outcomes = [("alone", &alone), ("beside the other cluster", &apart), ("beside", &beside)];
+            for (which, outcome) in outcomes {
                 if let Some(why) = &outcome.why {
                     say(&format!(
                         "{}: {} {} failed {which}; the first: {why}",
@@ -180,7 +191,7 @@ async fn run(wish: Wish) {
                 }
             }
             let kept = 100.0 * beside.done_per_due() / alone.done_per_due();
-            let (before, after) = (alone.p99_ms(), beside.p99_ms());
+            let (before, elsewhere, after) = (alone.p99_ms(), apart.p99_ms(), beside.p99_ms());
             table.row(&[
                 case.title(connections),
                 load.name().to_owned(),
@@ -188,8 +199,10 @@ async fn run(wish: Wish) {
                 format!("{} of {}", beside.done(), beside.due),
                 format!("{kept:.1} %"),
                 format!("{before:.1} ms"),
+                format!("{elsewhere:.1} ms"),
                 format!("{after:.1} ms"),
                 format!("{:.2} ({target})", after / before),
+                format!("{:.2}", after / elsewhere),
                 said,
             ]);
         }

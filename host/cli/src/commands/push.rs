@@ -1,0 +1,127 @@
+//! `plugin push`: a node checks the laws of a component, and stores it if none is broken.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rejoin_client::ErrorKind;
+use rejoin_client::admin::{LawState, PluginInfo};
+use rejoin_merge::{Fixture, LawTest};
+
+use crate::commands::component::stem;
+use crate::commands::json::Plugin;
+use crate::commands::laws;
+use crate::connect::connect;
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Mode};
+use crate::global::GlobalArgs;
+use crate::output::{Output, note};
+use crate::progress::Bar;
+
+/// How often the progress is printed where there is no terminal.
+const PRINT_INTERVAL: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(
+    global: &GlobalArgs,
+    out: Output,
+    file: &Path,
+    name: Option<String>,
+    (unchecked, counterexample): (bool, Option<PathBuf>),
+) -> Result<(), Failure> {
+    let component = files::read(file)?;
+    let name = name.unwrap_or_else(|| stem(file));
+    let admin = connect(global).await?.admin();
+    let rejected = |error: rejoin_client::Error| match error.kind() {
+        ErrorKind::TooLarge => Failure::new(Exit::Rejected, error),
+        _ => error.into(),
+    };
+    if unchecked {
+        return pushed(out, &admin.push_plugin_unchecked(&name, component).await.map_err(rejected)?);
+    }
+    let mut progress = LawProgress::new();
+    let push = admin.push_plugin_with_report(&name, component, |state| progress.show(state)).await;
+    drop(progress);
+    let push = push.map_err(rejected)?;
+    let report = push.report.as_ref().map(|json| serde_json::from_slice::<LawTest>(json));
+    let report = report.transpose().map_err(|why| {
+        Failure::usage(format!("the node's report on the laws cannot be read: {why}")).next("use the node's release")
+    })?;
+    match (push.plugin, report) {
+        (Ok(plugin), report) => {
+            if let Some(test) = report {
+                let cases: u32 = test.laws.iter().filter_map(|law| law.judged).sum();
+                note(format!("{} laws held, {cases} cases judged", test.laws.len()));
+            }
+            pushed(out, &plugin)
+        }
+        (Err(why), report) => broken(out, file, (&why, report), counterexample),
+    }
+}
+
+fn pushed(out: Output, plugin: &PluginInfo) -> Result<(), Failure> {
+    let plugin = Plugin::from(plugin);
+    if out.json {
+        return out.json(&plugin);
+    }
+    note(format!("pushed {} {}, {} bytes", plugin.name, plugin.version, plugin.bytes));
+    if let Some(by) = &plugin.unchecked {
+        note(format!("its laws were not checked, pushed by {by}; `rejoin plugin list` says so"));
+    }
+    note(format!("next: `rejoin bucket create NAME --plugin {}`", plugin.digest));
+    out.line(&plugin.digest)
+}
+
+/// Prints the report on a plugin that was not stored, and writes its counterexamples.
+fn broken(
+    out: Output,
+    component: &Path,
+    (why, report): (&str, Option<LawTest>),
+    counterexample: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let failure = Failure::new(Exit::Rejected, format!("{why}, so it was not stored"));
+    let Some(mut test) = report else { return Err(failure) };
+    let fixture = Fixture::of_report(&test);
+    if fixture.cases().is_empty() {
+        laws::print(out, &test)?;
+        return Err(failure.next(format!("`rejoin plugin test {}` shows it here", component.display())));
+    }
+    let file = counterexample.unwrap_or_else(|| laws::default_file(component));
+    files::replace(&file, &fixture.to_json(), Mode::Public)?;
+    test.file = Some(file.display().to_string());
+    laws::print(out, &test)?;
+    if !out.json {
+        fixture.cases().iter().for_each(laws::explain);
+    }
+    Err(failure.next(format!(
+        "fix it, build it, and check the same cases again: `rejoin plugin test {} --replay {}`",
+        component.display(),
+        file.display()
+    )))
+}
+
+/// Shows how far a node is: with a bar on a terminal, with a line every few seconds elsewhere.
+struct LawProgress {
+    bar: Option<Bar>,
+    last: Option<Instant>,
+}
+
+impl LawProgress {
+    fn new() -> Self {
+        Self { bar: Bar::spinner("pushing"), last: None }
+    }
+
+    fn show(&mut self, state: &LawState) {
+        let text = match state {
+            LawState::Waiting => "the laws are checked after those of others".to_owned(),
+            LawState::Checking { law, case, cases } => format!("the node checks {law}: case {case} of {cases}"),
+            LawState::Checked { .. } => return,
+        };
+        match &self.bar {
+            Some(bar) => bar.message(&text),
+            None if self.last.is_none_or(|last| last.elapsed() >= PRINT_INTERVAL) => {
+                self.last = Some(Instant::now());
+                note(text);
+            }
+            None => {}
+        }
+    }
+}

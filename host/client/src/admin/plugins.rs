@@ -1,0 +1,140 @@
+//! Pushing plugins. A node checks the laws of a plugin before it stores it, which takes seconds to minutes.
+
+use bytes::Bytes;
+
+use rejoin_proto::client::{AdminRequest, LawState, Reply, RequestBody};
+use rejoin_proto::{Name, PluginDigest};
+use rejoin_wire::Class;
+
+use super::{Admin, PluginInfo, admin_name, plugin_info};
+use crate::engine::unexpected;
+use crate::{Error, ErrorKind, Result};
+
+/// How often a component is sent whose check the node does not know any more.
+const MAX_PUSHES: usize = 8;
+
+/// What came of a push.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PushedPlugin {
+    /// The plugin, or why it was not stored: the laws that it breaks.
+    pub plugin: std::result::Result<PluginInfo, String>,
+    /// The report on its laws, the JSON of `rejoin plugin test --json`. `None` if they were not checked now: the node
+    /// does not check them, or was released with this very component.
+    pub report: Option<Bytes>,
+}
+
+impl Admin {
+    /// Pushes a plugin's component. The node checks its laws and stores it, and the other nodes fetch it from there.
+    /// `name` is used if the component has no card with a name.
+    ///
+    /// Returns when the laws are checked. The time-out is that of each of the requests in between.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let component = std::fs::read("cart.wasm").unwrap();
+    /// let plugin = client.admin().push_plugin("cart", component).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::PluginRejected`] with the reason, such as the laws that it breaks; [`ErrorKind::TooLarge`] above
+    /// 2 MiB, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
+        let pushed = self.push_plugin_with_report(name, component, |_| {}).await?;
+        pushed.plugin.map_err(|why| {
+            let what = format!("{why}; `rejoin plugin test FILE` shows the siblings");
+            Error::new(ErrorKind::PluginRejected, what)
+        })
+    }
+
+    /// As [`Admin::push_plugin`], with the report on its laws, and with what the node says meanwhile. A broken law is
+    /// no error.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let component = std::fs::read("cart.wasm").unwrap();
+    /// let pushed = client.admin().push_plugin_with_report("cart", component, |state| println!("{state:?}")).await?;
+    /// if let Err(why) = pushed.plugin {
+    ///     println!("{why}: {:?}", pushed.report);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::push_plugin`].
+    pub async fn push_plugin_with_report(
+        &self,
+        name: &str,
+        component: Vec<u8>,
+        mut watch: impl FnMut(&LawState),
+    ) -> Result<PushedPlugin> {
+        let (name, module) = (admin_name(name)?, Bytes::from(component));
+        for _ in 0..MAX_PUSHES {
+            match self.pushed(name.clone(), module.clone(), false).await? {
+                Reply::Changed { record, .. } => {
+                    let plugin = plugin_info(record).ok_or_else(|| unexpected("the node"))?;
+                    let report = self.law_report(plugin.digest).await;
+                    return Ok(PushedPlugin { plugin: Ok(plugin), report });
+                }
+                Reply::Laws { state: LawState::Checked { broken: Some(why), report }, .. } => {
+                    return Ok(PushedPlugin { plugin: Err(why), report: Some(report) });
+                }
+                Reply::Laws { digest, state } => {
+                    watch(&state);
+                    self.until_checked(digest, &mut watch).await?;
+                }
+                _ => return Err(unexpected("the node")),
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Overloaded,
+            "the node has forgotten the checks of other pushes meanwhile: push again",
+        ))
+    }
+
+    /// Pushes a plugin without a check of its laws, which its record says from then on. Takes a token of scope
+    /// `operator`.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let component = std::fs::read("cart.wasm").unwrap();
+    /// let plugin = client.admin().push_plugin_unchecked("cart", component).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::push_plugin`], without the laws.
+    pub async fn push_plugin_unchecked(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
+        match self.pushed(admin_name(name)?, component.into(), true).await? {
+            Reply::Changed { record, .. } => plugin_info(record).ok_or_else(|| unexpected("the node")),
+            _ => Err(unexpected("the node")),
+        }
+    }
+
+    async fn pushed(&self, name: Name, module: Bytes, unchecked: bool) -> Result<Reply> {
+        let push = AdminRequest::PluginPush { name, module, unchecked };
+        self.engine.once(Class::Bulk, RequestBody::Admin(push), self.timeout).await
+    }
+
+    /// Waits until a node has checked the laws, or does not know of the check any more. It answers about once a second.
+    async fn until_checked(&self, digest: PluginDigest, watch: &mut impl FnMut(&LawState)) -> Result<()> {
+        loop {
+            match self.ask(AdminRequest::PluginLaws { digest }).await {
+                Ok(Reply::Laws { state: LawState::Checked { .. }, .. }) => return Ok(()),
+                Ok(Reply::Laws { state, .. }) => watch(&state),
+                Ok(_) => return Err(unexpected("the node")),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The report of a check that is over, if the node still has it.
+    async fn law_report(&self, digest: PluginDigest) -> Option<Bytes> {
+        match self.ask(AdminRequest::PluginLaws { digest }).await {
+            Ok(Reply::Laws { state: LawState::Checked { report, .. }, .. }) => Some(report),
+            _ => None,
+        }
+    }
+}
