@@ -77,7 +77,7 @@ pub fn malformed(document: &Value) -> Vec<String> {
 }
 
 /// Packages that a build links into its root, and that the document does not list as required; those that it lists so
-/// and that are not linked, unless they are part of the embedded plugin; and checksums that are not those of
+/// and that are not linked, unless they are part of an embedded plugin; and checksums that are not those of
 /// Cargo.lock.
 ///
 /// # Errors
@@ -98,7 +98,7 @@ pub fn differences(document: &Value, graph: &str, lock: &str) -> Result<Vec<Stri
         }
         if component["scope"] == "required" {
             let part = component["properties"][0]["value"].as_str().unwrap_or_default();
-            let is_embedded = part.contains("the embedded cart plugin");
+            let is_embedded = part.contains("the embedded plugins");
             if !is_embedded && !linked.contains(&id) {
                 problems.push(format!("{} {} is listed, and is not linked", id.0, id.1));
             }
@@ -181,7 +181,7 @@ mod tests {
             "components": [
                 component("a", "required", "the binary"),
                 component("m", "excluded", "the build"),
-                component("g", "required", "the embedded cart plugin"),
+                component("g", "required", "the embedded plugins"),
             ],
             "dependencies": [{"ref": "main", "dependsOn": ["pkg:cargo/a@1.0.0"]}],
         })

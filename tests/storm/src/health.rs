@@ -14,8 +14,8 @@ use rejoin_test_sim::history::{KeyId, NodeIndex};
 
 use crate::plan::{Fault, Place};
 
-/// After its end a kill, a wipe or a full disk counts for so long, in microseconds; a pause or a cut so long. A start may
-/// wait 10 s (`start_wait_ms`) for peers that are connected and paused, and the process has to come up before that.
+/// After its end a kill, a wipe or a full disk counts for so long, in microseconds; a pause or a cut so long. A start
+/// may wait 10 s (`start_wait_ms`) for peers that are connected and paused, and the process has to come up before that.
 const STARTS_US: u64 = 12_000_000;
 const RETURNS_US: u64 = 5_000_000;
 /// For so long after its end a layout may be the one by which a read is answered.

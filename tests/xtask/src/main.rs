@@ -7,23 +7,24 @@
 #![forbid(unsafe_code)]
 
 mod bench;
-mod fairness;
 mod fuzz;
+mod guests;
 mod json;
 mod licences;
+mod programs;
 mod reproduce;
 mod sbom;
 mod setup;
 mod sim;
 mod spdx;
 mod steps;
-mod storm;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use programs::Program;
 use steps::Step;
 
 const USAGE: &str = "\
@@ -38,6 +39,9 @@ Test it:
   ci           Run what CI runs: formatting, Cargo.lock, licences, clippy and the documentation, then all of `test`,
                with two minutes of `storm` before the tests.
                Prints how long each step took.
+  guests       Build the carts in C and in JavaScript where their tools are (clang and wasm-ld; node and npm), and check
+               that they obey the laws and give the bytes of the one in Rust. Says what it skips, and why.
+               `ci` does this too.
   fuzz         Run every fuzz target for one minute.
                  --minutes M        run each target for M minutes
                  --target NAME      run one target only
@@ -68,7 +72,8 @@ Measure it (all but fairness build with --release):
   bench        Measure the parts of an operation and whole operations, and compare them.
   bench-peers  Put the same load on a cluster and on Redis with two replicas. Needs redis-server.
   fairness     Measure what one tenant feels of another one that floods it, on three nodes in processes of their own:
-               goodput and p99 beside 100 times its rate, slow merges, 16 MiB values, a hot key, connections, compiles.
+               goodput and p99 beside 100 times its rate, slow merges, 16 MiB values, a hot key, connections, compiles,
+               and, to tell what is the machine's, beside the same on another cluster of three nodes.
                  --seconds S        measure each load for S seconds (10)
                  --turns T          take turns T times (3)
                  --connections N    make up to N connections (10000)
@@ -91,12 +96,13 @@ enum Verb {
     Demo,
     Test,
     Ci,
+    Guests,
     Bench,
     BenchPeers,
-    Fairness(fairness::Options),
     Fuzz(fuzz::Options),
     Sim(sim::Options),
-    Storm(storm::Options),
+    /// With the words for it.
+    Program(Program, Vec<String>),
     Licences,
     Release,
     Reproduce,
@@ -129,11 +135,12 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
     {
         let (dry_run, options): (Vec<&str>, Vec<&str>) =
             options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
+        let words = || options.iter().map(|word| (*word).to_owned()).collect();
         let verb = match verb.as_str() {
-            "fairness" => Verb::Fairness(fairness::Options::parse(&options)),
+            "fairness" => Verb::Program(Program::Fairness, words()),
             "fuzz" => Verb::Fuzz(fuzz::Options::parse(&options)?),
             "sim" => Verb::Sim(sim::Options::parse(&options)?),
-            _ => Verb::Storm(storm::Options::parse(&options)),
+            _ => Verb::Program(Program::Storm, words()),
         };
         return Ok((verb, !dry_run.is_empty()));
     }
@@ -146,6 +153,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "demo" => Verb::Demo,
             "test" => Verb::Test,
             "ci" => Verb::Ci,
+            "guests" => Verb::Guests,
             "bench" => Verb::Bench,
             "bench-peers" => Verb::BenchPeers,
             "licences" => Verb::Licences,
@@ -173,13 +181,16 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         }
         Verb::Demo => steps::demo(&setup::binary(&root, "rejoin")?),
         Verb::Test => steps::test(),
-        Verb::Ci => steps::ci(setup::has_cargo_deny(), &setup::binary(&root, "rejoin-storm")?),
+        Verb::Ci => {
+            let storm = setup::binary(&root, Program::Storm.binary())?;
+            steps::ci(setup::has_cargo_deny(), &storm, &setup::target(&root)?)
+        }
+        Verb::Guests => steps::guests(&setup::target(&root)?),
         Verb::Bench => steps::bench(Step::Distance),
         Verb::BenchPeers => steps::bench(Step::Peers),
-        Verb::Fairness(options) => options.plan(&setup::binary(&root, "rejoin-bench-fairness")?),
         Verb::Fuzz(options) => options.plan(&root)?,
         Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
-        Verb::Storm(options) => options.plan(&setup::binary(&root, "rejoin-storm")?),
+        Verb::Program(program, words) => program.plan(&setup::binary(&root, program.binary())?, words),
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
         Verb::Release => vec![reproduce::build(&root, &setup::target(&root)?)],
         Verb::Reproduce => vec![Step::Reproduce(setup::target(&root)?.join("reproduce"))],
@@ -200,6 +211,9 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         eprintln!(
             "xtask: skipped: cargo-deny (not installed); licences and sources are checked by xtask, bans are not"
         );
+    }
+    if matches!(verb, Verb::Ci | Verb::Guests) {
+        guests::missing(&root).iter().for_each(|why| eprintln!("xtask: skipped: {why}"));
     }
     if verb == Verb::Demo {
         eprintln!("{DEMO}");
@@ -239,6 +253,10 @@ fn perform(step: &Step, root: &Path) -> Result<(), String> {
         Step::Licences => licences::check(root),
         Step::Sbom => sbom::document(root).map(|document| print(document.trim_end())),
         Step::Reproduce(work) => reproduce::check(root, work),
+        Step::Packages(target) => {
+            guests::install(root, target);
+            Ok(())
+        }
         Step::Distance => bench::distance(root),
         Step::Peers => bench::peers(root),
     }
@@ -273,9 +291,10 @@ mod tests {
         assert_eq!(parsed("test --help"), Ok((Verb::Help, false)));
         assert_eq!(parsed("fuzz --help"), Ok((Verb::Help, false)));
         assert!(matches!(parsed("fuzz --dry-run --minutes 3"), Ok((Verb::Fuzz(_), true))));
-        assert!(matches!(parsed("storm --dry-run --minutes 3"), Ok((Verb::Storm(_), true))));
-        assert!(matches!(parsed("storm"), Ok((Verb::Storm(_), false))));
-        assert!(matches!(parsed("fairness --seconds 2"), Ok((Verb::Fairness(_), false))));
+        assert!(matches!(parsed("storm --dry-run --minutes 3"), Ok((Verb::Program(Program::Storm, _), true))));
+        assert!(matches!(parsed("storm"), Ok((Verb::Program(Program::Storm, _), false))));
+        let words = ["--seconds", "2"].map(str::to_owned).to_vec();
+        assert_eq!(parsed("fairness --seconds 2"), Ok((Verb::Program(Program::Fairness, words), false)));
     }
 
     #[test]
@@ -289,7 +308,8 @@ mod tests {
     #[test]
     fn the_help_explains_every_command() {
         let shipping = ["release", "reproduce", "sbom"];
-        let others = ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "help"];
+        let others =
+            ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "guests", "help"];
         let measuring = ["fairness"];
         for command in others.into_iter().chain(shipping).chain(measuring) {
             let explained = |line: &str| {

@@ -9,9 +9,10 @@ use std::path::Path;
 use crate::json::Json;
 use crate::steps::{cargo_path, command};
 
-/// The binary, and the plugin that it embeds as WebAssembly.
+/// The binary, and the plugins that it embeds as WebAssembly, as `host/cli/build.rs` has them.
 const BINARY: &str = "rejoin";
-const EMBEDDED: (&str, &str) = ("rejoin-plugin-cart", crate::setup::WASM);
+const PLUGIN: &str = "rejoin-plugin-";
+const EMBEDDED: [&str; 8] = ["cart", "counter", "highest", "last-writer", "leaderboard", "metadata", "session", "set"];
 
 /// A package: its name and its version.
 type Id = (String, String);
@@ -42,15 +43,18 @@ pub(crate) fn document(root: &Path) -> Result<String, String> {
         line.map(str::to_owned).ok_or_else(|| format!("rustc -vV does not say its {key}"))
     };
     let (host, release) = (field("host")?, field("release")?);
-    let tree = |package: &str, target: &str, edges: &str| {
+    let text = |package: &str, target: &str, edges: &str| {
         let format = ["--prefix", "depth", "-f", "{p}|{l}"];
         let what = ["tree", "--locked", "-p", package, "--target", target, "-e", edges];
-        ask(root, &cargo_path(), &[&what[..], &format].concat()).map(|text| Tree::read(&text))
+        ask(root, &cargo_path(), &[&what[..], &format].concat())
     };
-    let linked = tree(BINARY, &host, "normal,no-proc-macro")?;
-    let (embedded, target) = EMBEDDED;
-    let embedded = tree(embedded, target, "normal,no-proc-macro")?;
-    let built = tree(BINARY, &host, "normal,build")?;
+    let linked = Tree::read(&text(BINARY, &host, "normal,no-proc-macro")?);
+    let plugins = EMBEDDED.iter().map(|plugin| {
+        let package = format!("{PLUGIN}{plugin}");
+        text(&package, crate::setup::WASM, "normal,no-proc-macro")
+    });
+    let embedded = Tree::read(&plugins.collect::<Result<String, String>>()?);
+    let built = Tree::read(&text(BINARY, &host, "normal,build")?);
     let lock = std::fs::read_to_string(root.join("Cargo.lock"))
         .map_err(|error| format!("Cargo.lock could not be read: {error}"))?;
     describe((&linked, &embedded, &built), &checksums(&lock), (&host, &release)).map(|json| format!("{json}\n"))
@@ -140,7 +144,7 @@ fn describe(
     let refer = |id: &Id| all.get(id).map(|package| reference(id, package)).unwrap_or_default();
     let component = |(id, package): (&&Id, &&Package)| -> Result<Json, String> {
         let (name, version) = id;
-        let parts = [(linked, "the binary"), (embedded, "the embedded cart plugin"), (built, "the build")];
+        let parts = [(linked, "the binary"), (embedded, "the embedded plugins"), (built, "the build")];
         let parts: Vec<&str> =
             parts.iter().filter(|(tree, _)| tree.packages.contains_key(*id)).map(|(_, part)| *part).collect();
         let is_shipped = linked.packages.contains_key(*id) || embedded.packages.contains_key(*id);
@@ -177,14 +181,14 @@ fn describe(
         ("scope", Json::text("required")),
         ("licenses", licences("MIT OR Apache-2.0")),
         ("purl", Json::text(&standard)),
-        ("properties", Json::List(vec![property("rejoin:part-of", "the binary, the embedded cart plugin")])),
+        ("properties", Json::List(vec![property("rejoin:part-of", "the binary, the embedded plugins")])),
     ]));
     let depends = |id: &Id| {
         let of = |tree: &Tree| tree.edges.get(id).cloned().unwrap_or_default();
         let mut below: BTreeSet<String> =
             [built, embedded, linked].iter().flat_map(|tree| of(tree)).map(|id| refer(&id)).collect();
         if id == root {
-            below.extend(embedded.packages.keys().filter(|(name, _)| name == EMBEDDED.0).map(&refer));
+            below.extend(embedded.packages.keys().filter(|(name, _)| name.starts_with(PLUGIN)).map(&refer));
             below.insert(standard.clone());
         }
         let below = below.into_iter().map(Json::Text).collect();

@@ -101,7 +101,8 @@ fn add_target(root: &Path, rustup: &OsString, target: &str) -> Result<(), String
     ))
 }
 
-fn quiet(program: &OsString, arguments: &[&str], root: &Path) -> bool {
+/// Whether a program runs and succeeds.
+pub(crate) fn quiet(program: &OsString, arguments: &[&str], root: &Path) -> bool {
     let mut command = command(program, root);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use crate::programs;
 use crate::setup::WASM;
-use crate::storm;
 
 const FORMATTING: &str = "formatting";
 const LOCK: &str = "Cargo.lock";
@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Sbom,
     /// Build for release twice, in that directory, and compare.
     Reproduce(PathBuf),
+    /// Install what the cart in JavaScript is built with, below that target directory.
+    Packages(PathBuf),
     /// Measure the parts and the whole.
     Distance,
     /// Measure a cluster and Redis.
@@ -62,15 +64,22 @@ pub(crate) fn test() -> Vec<Step> {
     ]
 }
 
+/// Builds the carts in C and in JavaScript, and checks their laws, scenarios and bytes.
+pub(crate) fn guests(target: &Path) -> Vec<Step> {
+    let tests = ["test", "--workspace", "--test", "languages", "--test", "cart"];
+    vec![Step::Packages(target.into()), cargo("the carts", &tests)]
+}
+
 /// Everything that must hold before a change is merged, the quickest to fail first. The storm at that path runs once
 /// all is built, while nothing else runs.
-pub(crate) fn ci(cargo_deny: bool, storm: &Path) -> Vec<Step> {
+pub(crate) fn ci(cargo_deny: bool, storm: &Path, target: &Path) -> Vec<Step> {
     let mut steps = vec![cargo(FORMATTING, &["fmt", "--all", "--check"]), cargo(LOCK, &["fetch", "--locked"])];
     steps.extend(licences(cargo_deny));
     steps.push(cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     steps.push(with("the documentation", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]));
+    steps.push(Step::Packages(target.into()));
     steps.extend(test());
-    steps.insert(steps.len() - 1, storm::in_ci(storm));
+    steps.insert(steps.len() - 1, programs::storm_in_ci(storm));
     steps
 }
 
@@ -177,6 +186,7 @@ impl Step {
             Self::Licences => "licences",
             Self::Sbom => "the bill of materials",
             Self::Reproduce(_) => "two builds",
+            Self::Packages(_) => "packages of npm",
             Self::Distance | Self::Peers => "the measurement",
         }
     }
@@ -190,6 +200,9 @@ impl fmt::Display for Step {
             Self::Sbom => f.write_str("(here) cargo tree, with the checksums of Cargo.lock"),
             Self::Reproduce(work) => {
                 write!(f, "(here) the build of `cargo xtask release`, in two directories below {}", work.display())
+            }
+            Self::Packages(target) => {
+                write!(f, "(here) npm ci, in {} and with the lock file of plugins/cart-js", target.display())
             }
             Self::Distance => f.write_str("(here) rejoin-bench-distance"),
             Self::Peers => f.write_str("(here) rejoin bench, on Redis and on a cluster"),
@@ -209,9 +222,13 @@ mod tests {
         Path::new("/elsewhere/rejoin-storm")
     }
 
+    fn target() -> &'static Path {
+        Path::new("/elsewhere")
+    }
+
     #[test]
     fn ci_ends_with_what_xtask_test_does_with_the_storm_before_the_tests() {
-        let (mut ci, test) = (shown(&ci(false, storm())), shown(&test()));
+        let (mut ci, test) = (shown(&ci(false, storm(), target())), shown(&test()));
         assert_eq!(ci.remove(ci.len() - 2), "/elsewhere/rejoin-storm --minutes 2");
         assert!(ci.ends_with(&test));
         assert_eq!(test.last().map(String::as_str), Some("cargo test --workspace"));
@@ -222,14 +239,19 @@ mod tests {
         let builds = |line: &&String| {
             ["build", "clippy", "doc", "test"].iter().any(|verb| line.contains(&format!("cargo {verb} ")))
         };
-        for line in shown(&ci(false, storm())).iter().chain(&shown(&demo(Path::new("rejoin")))).filter(builds) {
+        for line in shown(&ci(false, storm(), target())).iter().chain(&shown(&demo(Path::new("rejoin")))).filter(builds)
+        {
             assert!(line.contains("--workspace") != line.contains(WASM), "{line}");
         }
     }
 
     #[test]
     fn nothing_is_built_in_a_second_profile() {
-        assert!(!shown(&ci(true, storm())).iter().any(|line| line.contains("--release") || line.contains("--profile")));
+        assert!(
+            !shown(&ci(true, storm(), target()))
+                .iter()
+                .any(|line| line.contains("--release") || line.contains("--profile"))
+        );
     }
 
     #[test]
