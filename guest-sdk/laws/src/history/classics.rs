@@ -70,7 +70,8 @@ pub const CLASSICS: [Classic; 17] = [
     },
     Classic {
         name: "add again",
-        about: "What was removed is added again where it was removed: sets with tombstones for names never get it back.",
+        about: "What was removed is added again where it was removed: sets with tombstones for names never get it \
+                back.",
         acts: &[Add("east"), Sync("east", "west"), Remove("east"), Add("east"), Sync("east", "west")],
     },
     Classic {
@@ -148,8 +149,8 @@ pub const CLASSICS: [Classic; 17] = [
     },
     Classic {
         name: "two add and one removes",
-        about: "Two replicas add the same, and a third that has seen only one of them removes it: the three-replica fault \
-                of sets that keep one tag for a name.",
+        about: "Two replicas add the same, and a third that has seen only one of them removes it: the three-replica \
+                fault of sets that keep one tag for a name.",
         acts: &[
             Add("east"),
             Add("west"),
@@ -161,8 +162,8 @@ pub const CLASSICS: [Classic; 17] = [
     },
     Classic {
         name: "a removal is relayed",
-        about: "A removal goes round over a replica that writes, and comes to the one that added: last-writer maps that \
-                drop removals have lost it by then.",
+        about: "A removal goes round over a replica that writes, and comes to the one that added: last-writer maps \
+                that drop removals have lost it by then.",
         acts: &[
             Add("east"),
             Sync("east", "west"),

@@ -17,8 +17,8 @@ pub(crate) fn tell(findings: &Findings) {
     ));
     if samples.distinct < FEW_SAMPLES {
         note(
-            "warning: with so few values little can be found; a sampler draws many different ones, and longer ones for a \
-                larger `size`",
+            "warning: with so few values little can be found; a sampler draws many different ones, and longer ones for \
+                a larger `size`",
         );
     }
     if let Some(scope) = findings.small_scope.filter(|scope| scope.of > 0) {
@@ -36,8 +36,8 @@ pub(crate) fn tell(findings: &Findings) {
     }
     if let (Some(Ok(stats)), Some(Ok(classics))) = (&findings.histories, &findings.classics) {
         note(format!(
-            "{} histories of operations end as they should, with all of up to {} operations on three replicas, and so do \
-                {classics} classic ones",
+            "{} histories of operations end as they should, with all of up to {} operations on three replicas, and so \
+                do {classics} classic ones",
             stats.histories, stats.operations
         ));
     }
@@ -55,8 +55,8 @@ pub(crate) fn check_histories(out: Output, findings: &Findings) -> Result<(), Fa
     }
     let what = "the plugin breaks no law, and still a history of operations ends otherwise than it should";
     Err(Failure::new(Exit::Negative, what).next(
-        "let values carry what their writers had seen, such as a clock and tags, so that the merge can tell a removal from \
-            what was never there",
+        "let values carry what their writers had seen, such as a clock and tags, so that the merge can tell a removal \
+            from what was never there",
     ))
 }
 

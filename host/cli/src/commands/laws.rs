@@ -356,8 +356,8 @@ pub(super) fn explain(found: &FixtureCase) {
     }
     if !found.valid {
         note(
-            "  (a sibling may be garbage, or was cut: it may be refused, but what is accepted must be merged by the laws, \
-                and nothing may break)",
+            "  (a sibling may be garbage, or was cut: it may be refused, but what is accepted must be merged by the \
+                laws, and nothing may break)",
         );
     }
     note(format!("  expected    {}", found.violation.expected));

@@ -143,7 +143,8 @@ impl Shard {
         let refusal = match error {
             PluginError::NoPlugin => {
                 let message = alloc::format!(
-                    "bucket {bucket} has no plugin, and an operation needs one: `rejoin bucket set {bucket} --merge NAME`"
+                    "bucket {bucket} has no plugin, and an operation needs one: `rejoin bucket set {bucket} --merge \
+                     NAME`"
                 );
                 ErrorReply::new(ErrorCode::BadRequest, message)
             }
