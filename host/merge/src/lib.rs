@@ -53,6 +53,7 @@ mod fault;
 mod fixture;
 mod host;
 mod intent;
+mod json_line;
 mod law_check;
 mod law_process;
 mod law_report;

@@ -11,6 +11,7 @@ use wire::ChildVerdict;
 
 use super::{Compiled, wire};
 use crate::escape::escape_untrusted;
+use crate::json_line;
 use crate::law_process;
 use crate::profile;
 use crate::workers::panic_message;
@@ -126,7 +127,7 @@ fn work() -> Result<(), String> {
 }
 
 fn compile(request: &[u8]) -> Result<(ChildVerdict, Vec<u8>), String> {
-    let (limits, component) = wire::read_request(request).ok_or("the request is not one of a node of this release")?;
+    let (limits, component) = json_line::split(request).ok_or("the request is not one of a node of this release")?;
     let engine = profile::compiling_engine().map_err(|why| why.to_string())?;
     match Compiled::new(&engine, component, &limits) {
         Ok(compiled) => Ok((ChildVerdict::Compiled { exports: compiled.exports }, compiled.artefact)),

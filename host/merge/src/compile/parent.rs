@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use super::{CancelToken, ChildCompiler, Compiled, child, wire};
 use crate::escape::escape_untrusted;
 use crate::fault::Rejection;
+use crate::json_line;
 use crate::limits::ModuleLimits;
 use crate::scan::check_header;
 
@@ -40,7 +41,7 @@ impl ChildCompiler {
         cancel: &CancelToken,
     ) -> Result<Compiled, Rejection> {
         check_header(component, limits)?;
-        let request = wire::request(limits).map_err(not_tried)?;
+        let request = json_line::to_line(limits).map_err(not_tried)?;
         let mut process = self.spawn()?;
         let outcome = self.supervise(&mut process, component, &request, cancel);
         // No effect on a process that has ended. Any other must not go on.

@@ -1,11 +1,11 @@
-//! The protocol between a node and its compiling process: one request and one answer, each a line of JSON followed by
-//! bytes.
+//! The protocol between a node and its compiling process: one request, a line with the limits followed by the component,
+//! and one answer.
 
 use serde::{Deserialize, Serialize};
 
 use super::Compiled;
 use crate::fault::Rejection;
-use crate::limits::ModuleLimits;
+use crate::json_line;
 use crate::plugin::digest_of;
 use crate::scan::QUANTITIES;
 
@@ -47,32 +47,15 @@ pub(super) enum ChildVerdict {
     },
 }
 
-pub(super) fn request(limits: &ModuleLimits) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(limits)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// The limits and the component of a request.
-pub(super) fn read_request(bytes: &[u8]) -> Option<(ModuleLimits, &[u8])> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (line, rest) = bytes.split_at(end);
-    Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
-}
-
 pub(super) fn answer(verdict: &ChildVerdict) -> serde_json::Result<Vec<u8>> {
     let mut line = MAGIC.to_vec();
-    serde_json::to_writer(&mut line, verdict)?;
-    line.push(b'\n');
+    line.extend(json_line::to_line(verdict)?);
     Ok(line)
 }
 
 /// The verdict of an answer, and the machine code behind it.
 pub(super) fn read_answer(bytes: &[u8]) -> Option<(ChildVerdict, &[u8])> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let end = rest.iter().position(|byte| *byte == b'\n')?;
-    let (line, rest) = rest.split_at(end);
-    Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
+    json_line::split(bytes.strip_prefix(MAGIC)?)
 }
 
 impl ChildVerdict {

@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::wire::{LawAnswer, line, read_request};
+use super::wire::LawAnswer;
 use super::{LawError, LawProgress, check_here};
 use crate::compile::child;
 use crate::escape::escape_untrusted;
+use crate::json_line;
+use crate::limits::ModuleLimits;
 use crate::workers::panic_message;
 
 /// The least time between two lines about the progress.
@@ -27,7 +29,7 @@ pub(crate) fn work() -> Result<(), String> {
 }
 
 fn check(request: &[u8]) -> LawAnswer {
-    let Some((modules, component)) = read_request(request) else {
+    let Some((modules, component)) = json_line::split::<ModuleLimits>(request) else {
         return LawAnswer::NotTried("the request is not one of a node of this release".into());
     };
     let mut last: Option<Instant> = None;
@@ -46,7 +48,7 @@ fn check(request: &[u8]) -> LawAnswer {
 }
 
 fn write(answer: &LawAnswer) -> Result<(), String> {
-    let line = line(answer).map_err(|why| why.to_string())?;
+    let line = json_line::to_line(answer).map_err(|why| why.to_string())?;
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&line).and_then(|()| stdout.flush()).map_err(|why| format!("the answer cannot be written: {why}"))
 }

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::wire::{read_line, request};
+use super::wire::read_line;
 use super::{LawError, LawProcess, LawProgress};
 use crate::compile::{CancelToken, child, parent};
 use crate::escape::escape_untrusted;
+use crate::json_line;
 use crate::law_report::LawTest;
 use crate::limits::ModuleLimits;
 
@@ -41,7 +42,7 @@ impl LawProcess {
         cancel: &CancelToken,
         watch: &mut dyn FnMut(LawProgress),
     ) -> Result<LawTest, LawError> {
-        let request = request(modules).map_err(not_tried)?;
+        let request = json_line::to_line(modules).map_err(not_tried)?;
         let arguments = child::arguments(child::LAW_VERB, self.limits.memory_bytes, self.limits.cpu_seconds);
         let mut process = parent::spawn(&self.program, &arguments).map_err(|why| {
             not_tried(format!("the process {} that checks laws cannot be started: {why}", self.program.display()))

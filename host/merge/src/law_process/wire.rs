@@ -1,11 +1,10 @@
-//! The protocol between a node and its process that checks laws. The request is a line of JSON followed by the
-//! component; the answer is lines of JSON: any number about the progress, and one at the end.
+//! The protocol between a node and its process that checks laws. The request is a line with the limits, followed by
+//! the component; the answer is lines of JSON: any number about the progress, and one at the end.
 
 use serde::{Deserialize, Serialize};
 
 use super::{LawError, LawProgress};
 use crate::law_report::LawTest;
-use crate::limits::ModuleLimits;
 
 /// A line of the answer.
 #[derive(Serialize, Deserialize, Debug)]
@@ -18,25 +17,6 @@ pub(super) enum LawAnswer {
     Rejected(String),
     /// They could not be checked.
     NotTried(String),
-}
-
-pub(super) fn request(modules: &ModuleLimits) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(modules)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// The limits and the component of a request.
-pub(super) fn read_request(bytes: &[u8]) -> Option<(ModuleLimits, &[u8])> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (line, rest) = bytes.split_at(end);
-    Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
-}
-
-pub(super) fn line(answer: &LawAnswer) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(answer)?;
-    line.push(b'\n');
-    Ok(line)
 }
 
 /// A line about the progress, or the end.
