@@ -6,6 +6,7 @@
 //! is conditional and mints nothing. Contexts and dots are those of dotted version vectors (Preguiça et al. 2010) and
 //! of delta-state CRDTs with causal contexts (Almeida, Shoker, Baquero 2016); folds that keep every dot are our own.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
@@ -23,15 +24,23 @@ pub struct OneDotTwoValues;
 /// live in one and not seen by the other.
 #[must_use]
 pub fn sync(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
+    let (joined, alarm) = sync_borrowed(a, b);
+    (joined.into_owned(), alarm)
+}
+
+/// As [`sync`], without a copy where the join is one of the two.
+#[must_use]
+pub fn sync_borrowed<'a>(a: &'a Object, b: &'a Object) -> (Cow<'a, Object>, Option<OneDotTwoValues>) {
     // Rule: joins keep both. Rule: siblings stay. Two shortcuts for the common cases, with the result that `join` would
     // have.
     if a == b || supersedes(a, b) {
-        return (a.clone(), None);
+        return (Cow::Borrowed(a), None);
     }
     if supersedes(b, a) {
-        return (b.clone(), None);
+        return (Cow::Borrowed(b), None);
     }
-    join(a, b)
+    let (joined, alarm) = join(a, b);
+    (Cow::Owned(joined), alarm)
 }
 
 /// The join without shortcuts.

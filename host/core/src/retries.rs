@@ -101,7 +101,7 @@ impl Retries {
 
     /// Adds a write's row to the table and to the change.
     pub(crate) fn insert(&mut self, partition: PartitionId, request: RequestId, row: &RetryRow, change: &mut Change) {
-        let value = codec::encode(row);
+        let value = codec::encode_bytes(row);
         let bytes = cost(value.len());
         change.put(Space::Pinned, rows::retry_key(partition, request), value);
         if self.rows.insert((row.epoch, partition, request), bytes).is_none() {

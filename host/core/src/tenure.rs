@@ -93,7 +93,7 @@ impl Tenures {
         let row = self.actors.entry(partition).or_insert_with(|| ActorRow { actor: ActorId(rng.next_u64()), next: 1 });
         let dot = Dot { actor: row.actor, counter: row.next };
         row.next += 1;
-        change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode(row));
+        change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode_bytes(row));
         self.begun(partition);
         dot
     }
@@ -110,7 +110,7 @@ impl Tenures {
     /// Takes a reserved dot for a write, if its actor's tenure has not ended. Adds the actor's row to the change.
     pub(crate) fn take(&mut self, partition: PartitionId, dot: Dot, change: &mut Change) -> Option<Dot> {
         let row = self.actors.get(&partition).filter(|row| row.actor == dot.actor)?;
-        change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode(row));
+        change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode_bytes(row));
         self.begun(partition);
         Some(dot)
     }

@@ -82,6 +82,8 @@ pub struct ClusterView {
 pub struct Target {
     /// Tenant, bucket id and key.
     pub object: ObjectId,
+    /// Its place on the ring, [`ObjectId::hash`].
+    pub hash: u128,
     /// Its key in the store.
     pub store_key: Bytes,
     /// The bucket's record.
@@ -434,7 +436,7 @@ impl ClusterView {
         let partition = self.layout().partition_of(hash);
         let owners = self.owners_of(partition, bucket);
         let (layout, reads) = (self.layouts.newest_name(), self.layouts.reads_name());
-        Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners, layout, reads })
+        Ok(Target { object, hash, store_key, bucket: bucket.clone(), partition, owners, layout, reads })
     }
 
     /// The partition of a tenant's key, and so its shard.

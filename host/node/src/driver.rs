@@ -26,7 +26,7 @@ use rejoin_store::{CommitSeq, ShardStore};
 use rejoin_wire::{Class, Frame, SendError, Sender};
 
 use crate::clock::Clock;
-use crate::frames::{LARGE_BYTES, answer, frame};
+use crate::frames::{Encoder, LARGE_BYTES, answer};
 use crate::members::ShardRequests;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage, ShardReport, ShardStopped};
 use crate::metering::{InFlight, Metering};
@@ -48,6 +48,9 @@ const LARGE_BATCH_BYTES: usize = 1 << 20;
 const LONG_BATCH_BYTES: usize = 1 << 20;
 /// Retry delay for a client that reads its replies more slowly than it sends requests, in milliseconds.
 const SLOW_READER_RETRY_MS: u32 = 50;
+
+/// The replies to one client for which room is kept from batch to batch.
+const KEPT_REPLIES: usize = 64;
 
 /// The most messages of peers that one batch takes while several tenants use the shard: requests wait for them.
 const SHARED_BATCH: usize = 512;
@@ -102,13 +105,25 @@ pub(crate) struct Driver {
 struct DriverState {
     peers: BTreeMap<NodeId, Sender>,
     backlogs: BTreeMap<NodeId, Backlog>,
-    clients: BTreeMap<u64, Sender>,
+    clients: BTreeMap<u64, Client>,
+    /// The peers and the clients to which the batch sends something.
+    sent_to: Vec<NodeId>,
+    answered: Vec<u64>,
+    /// The outputs of the batch. Kept for their room, as the two above.
+    outputs: Vec<Output>,
+    encoder: Encoder,
     begun: BTreeMap<ReplyTo, BegunRequest>,
     /// When each merge was asked for, in microseconds.
     merging: BTreeMap<MergeTicket, u64>,
     start: StartId,
     /// Callers that want this shard's actors, as they are after the batch is written.
     actors: Vec<oneshot::Sender<(u8, Vec<ActorNext>)>>,
+}
+
+/// A connected client, with the replies of the batch.
+struct Client {
+    sender: Sender,
+    replies: Vec<Frame>,
 }
 
 /// A client's request that is not answered yet.
@@ -261,7 +276,7 @@ impl Driver {
                     let is_read = matches!(request.request, DataRequest::Get(_));
                     let begun = BegunRequest { at_us: now.mono_us, is_read, in_flight, under_way };
                     state.begun.insert(request.reply_to, begun);
-                    state.clients.insert(request.reply_to.connection, sender);
+                    state.clients.entry(request.reply_to.connection).or_insert_with(|| Client::new(sender));
                     tracing::debug!("a client's request");
                     Event::Client(*request)
                 }
@@ -292,9 +307,10 @@ impl Driver {
     }
 
     fn commit(&mut self, state: &mut DriverState, now: Now) {
-        let mut outputs = Vec::new();
+        let mut outputs = std::mem::take(&mut state.outputs);
         self.batch.commit(now, &mut self.store, &mut outputs);
-        self.act(state, outputs);
+        self.act(state, &mut outputs);
+        state.outputs = outputs;
     }
 
     /// The span of a request on this node. The trace id is the same on every node that handles the request.
@@ -394,32 +410,30 @@ impl Driver {
     }
 
     /// Carries out the outputs of a batch.
-    fn act(&mut self, state: &mut DriverState, outputs: Vec<Output>) {
-        let mut frames: BTreeMap<NodeId, Vec<Frame>> = BTreeMap::new();
-        let mut replies: BTreeMap<u64, Vec<Frame>> = BTreeMap::new();
+    fn act(&mut self, state: &mut DriverState, outputs: &mut Vec<Output>) {
         let mut checked = Vec::new();
-        // A large message to several peers is encoded once.
-        let mut large: Option<(Box<PeerEnvelope>, Frame)> = None;
+        // A message to several peers is encoded once.
+        let mut last: Option<(Box<PeerEnvelope>, Frame)> = None;
         let layout = self.view.layout_name();
-        for output in outputs {
+        for output in outputs.drain(..) {
             match output {
                 Output::Send(to, envelope) => {
-                    let encoded = match &large {
-                        Some((same, encoded)) if *same == envelope => encoded.clone(),
-                        _ => frame(&envelope),
+                    let encoded = match last {
+                        Some((same, encoded)) if same == envelope => encoded,
+                        _ => state.encoder.frame(&envelope),
                     };
-                    frames.entry(to).or_default().push(encoded.clone());
-                    large = (encoded.body.len() > LARGE_BYTES).then_some((envelope, encoded));
+                    state.send(to, encoded.clone());
+                    last = Some((envelope, encoded));
                 }
                 Output::Reply(reply_to, mut reply) => {
                     self.name_the_data_directory(&mut reply);
                     let begun = self.observe(state, reply_to, &reply);
-                    let frame = answer(reply_to, layout, state.start, reply);
+                    let frame = state.encoder.answer(reply_to, layout, state.start, reply);
                     if let Some(mut begun) = begun {
                         begun.in_flight.replied(frame.body.len());
                         begun.under_way.replied(frame.body.len());
                     }
-                    replies.entry(reply_to.connection).or_default().push(frame);
+                    state.reply(reply_to.connection, frame);
                 }
                 Output::Merge(ticket, job) => {
                     let now_us = self.clock.now().mono_us;
@@ -480,7 +494,7 @@ impl Driver {
                 }
             }
         }
-        self.send_all(state, frames, replies);
+        self.send_all(state);
         // After the sends: the links task sends `READY` behind the objections that were just queued.
         for connection in checked {
             // When the node stops, the links task ends before the shards.
@@ -507,22 +521,14 @@ impl Driver {
         let _ = self.catalog.send(CatalogRequest::Ring(RingRequest::Event(event)));
     }
 
-    fn send_all(
-        &self,
-        state: &mut DriverState,
-        frames: BTreeMap<NodeId, Vec<Frame>>,
-        replies: BTreeMap<u64, Vec<Frame>>,
-    ) {
-        for (peer, frames) in frames {
-            // Messages to a peer that is not connected are dropped; the requests end at their deadlines.
-            if state.peers.contains_key(&peer) {
-                state.backlogs.entry(peer).or_default().frames.extend(frames);
-                self.send_backlog(state, peer);
-            }
-        }
-        for (connection, frames) in replies {
-            if let Some(sender) = state.clients.get(&connection) {
-                self.send_replies(sender, frames, state.start);
+    fn send_all(&self, state: &mut DriverState) {
+        let mut sent_to = std::mem::take(&mut state.sent_to);
+        sent_to.drain(..).for_each(|peer| self.send_backlog(state, peer));
+        state.sent_to = sent_to;
+        for connection in state.answered.drain(..) {
+            if let Some(Client { sender, replies }) = state.clients.get_mut(&connection) {
+                self.send_replies(sender, replies, state.start);
+                replies.shrink_to(KEPT_REPLIES);
             }
         }
     }
@@ -532,6 +538,9 @@ impl Driver {
     fn send_backlog(&self, state: &mut DriverState, peer: NodeId) {
         let (Some(sender), Some(backlog)) = (state.peers.get(&peer), state.backlogs.get_mut(&peer)) else { return };
         let too_large = queue(sender, &mut backlog.frames);
+        if backlog.frames.is_empty() && too_large.is_empty() {
+            return;
+        }
         if !too_large.is_empty() {
             tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the frame limit \
                 were not sent");
@@ -565,8 +574,8 @@ impl Driver {
 
     /// Queues replies to a client. A large reply that does not fit is replaced by an error, so that the client need not
     /// wait for its deadline.
-    fn send_replies(&self, sender: &Sender, mut frames: Vec<Frame>, start: StartId) {
-        let too_large = queue(sender, &mut frames);
+    fn send_replies(&self, sender: &Sender, frames: &mut Vec<Frame>, start: StartId) {
+        let too_large = queue(sender, frames);
         if frames.is_empty() && too_large.is_empty() {
             return;
         }
@@ -582,7 +591,7 @@ impl Driver {
                 "the client reads its replies more slowly than it sends requests: read faster, or send fewer at once";
             instead(&frame, ErrorReply::new(ErrorCode::Overloaded, why).retry_after(SLOW_READER_RETRY_MS))
         };
-        let mut again: Vec<Frame> = frames.into_iter().map(behind).collect();
+        let mut again: Vec<Frame> = frames.drain(..).map(behind).collect();
         let why = "the object with all its siblings is larger than a reply may be";
         again.extend(too_large.iter().map(|frame| instead(frame, ErrorReply::new(ErrorCode::TooLarge, why))));
         queue(sender, &mut again);
@@ -621,6 +630,27 @@ impl Driver {
 }
 
 impl DriverState {
+    /// Sends a message with the others of the batch. Messages to a peer that is not connected are dropped; the requests
+    /// end at their deadlines.
+    fn send(&mut self, to: NodeId, frame: Frame) {
+        if !self.peers.contains_key(&to) {
+            return;
+        }
+        if !self.sent_to.contains(&to) {
+            self.sent_to.push(to);
+        }
+        self.backlogs.entry(to).or_default().frames.push(frame);
+    }
+
+    /// Sends a reply with the others of the batch.
+    fn reply(&mut self, connection: u64, frame: Frame) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if client.replies.is_empty() {
+            self.answered.push(connection);
+        }
+        client.replies.push(frame);
+    }
+
     /// Drops the state of a session that has ended.
     fn forget(&mut self, connection: u64) {
         self.clients.remove(&connection);
@@ -629,6 +659,12 @@ impl DriverState {
         for reply_to in gone {
             self.begun.remove(&reply_to);
         }
+    }
+}
+
+impl Client {
+    fn new(sender: Sender) -> Self {
+        Self { sender, replies: Vec::new() }
     }
 }
 

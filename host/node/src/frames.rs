@@ -1,7 +1,10 @@
 //! Encodes messages and replies as frames, and chooses the frame's class.
 
+use bytes::{Bytes, BytesMut};
+
 use rejoin_core::shard::event::ReplyTo;
 use rejoin_proto::client::{Reply, ReplyEnvelope, StartId};
+use rejoin_proto::codec::Versioned;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{LayoutRef, codec};
 use rejoin_wire::{Class, Frame};
@@ -26,9 +29,53 @@ pub(crate) const RELEASED: u64 = 5;
 /// The sender is rebuilt, after its data directory was replaced.
 pub(crate) const REBUILT: u64 = 6;
 
+/// The room that an [`Encoder`] takes at a time.
+const ROOM_BYTES: usize = 16 << 10;
+/// A larger body keeps the room that it is in for itself: it is not copied into the queue of its connection, and might
+/// keep the bodies beside it in memory for long.
+const SMALL_BYTES: usize = 4 << 10;
+
+/// Encodes frames one behind the other. Nearly all of them are copied into the queue of a connection before the next
+/// batch, so that this takes their room again and asks for none.
+pub(crate) struct Encoder {
+    room: BytesMut,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self { room: BytesMut::with_capacity(ROOM_BYTES) }
+    }
+}
+
+impl Encoder {
+    /// As [`frame`].
+    pub(crate) fn frame(&mut self, envelope: &PeerEnvelope) -> Frame {
+        let body = self.encoded(envelope);
+        framed(envelope, body)
+    }
+
+    /// As [`answer`].
+    pub(crate) fn answer(&mut self, reply_to: ReplyTo, layout: LayoutRef, start: StartId, reply: Reply) -> Frame {
+        let body = self.encoded(&ReplyEnvelope { layout, start, reply });
+        Frame { class: Class::Request, id: reply_to.request, body }
+    }
+
+    fn encoded<T: Versioned>(&mut self, value: &T) -> Bytes {
+        codec::encode_into(value, &mut self.room);
+        let body = self.room.split().freeze();
+        if body.len() > SMALL_BYTES {
+            self.room = BytesMut::with_capacity(ROOM_BYTES);
+        }
+        body
+    }
+}
+
 /// Encodes a message to a peer.
 pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
-    let body = codec::encode(envelope);
+    framed(envelope, codec::encode(envelope).into())
+}
+
+fn framed(envelope: &PeerEnvelope, body: Bytes) -> Frame {
     let class = match &envelope.body {
         bulk if bulk.is_bulk() => Class::Bulk,
         _ if body.len() > LARGE_BYTES => Class::Large,
@@ -40,7 +87,7 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
         | PeerBody::CatalogTaken { .. } => Class::Control,
         _ => Class::Request,
     };
-    Frame { class, id: MESSAGE, body: body.into() }
+    Frame { class, id: MESSAGE, body }
 }
 
 /// Encodes a reply to a client. The frame has the id of the request.
@@ -85,8 +132,33 @@ mod tests {
             epoch: ReapEpoch::default(),
             dot,
             durability: Durability::Fsync,
-            state: Object { context: [DOT].into_iter().collect(), entries: vec![entry] },
+            state: Object { context: [DOT].into_iter().collect(), entries: vec![entry] }.into(),
         })
+    }
+
+    #[test]
+    fn frames_that_share_their_room_are_those_that_have_their_own() {
+        let mut encoder = Encoder::default();
+        let mut frames = Vec::new();
+        for bytes in [0, 10, SMALL_BYTES, 3 * ROOM_BYTES, 10, LARGE_BYTES + 1].repeat(20) {
+            let envelope = PeerEnvelope { layout: LayoutRef::default(), trace: 1, body: replicate(Some(DOT), bytes) };
+            frames.push((encoder.frame(&envelope), frame(&envelope)));
+            let (reply_to, reply) = (ReplyTo { connection: 1, request: 7 }, || Reply::Records(Vec::new()));
+            let shared = encoder.answer(reply_to, LayoutRef::default(), StartId(3), reply());
+            frames.push((shared, answer(reply_to, LayoutRef::default(), StartId(3), reply())));
+        }
+        for (shared, own) in frames {
+            assert_eq!((shared.class, shared.id, shared.body), (own.class, own.id, own.body));
+        }
+    }
+
+    #[test]
+    fn the_room_of_frames_that_are_gone_is_used_again() {
+        let mut encoder = Encoder::default();
+        let small = PeerEnvelope { layout: LayoutRef::default(), trace: 1, body: replicate(Some(DOT), 100) };
+        let rooms: std::collections::BTreeSet<usize> =
+            (0..10_000).map(|_| encoder.frame(&small).body.as_ptr() as usize / ROOM_BYTES).collect();
+        assert!(rooms.len() <= 2, "{} rooms", rooms.len());
     }
 
     #[test]

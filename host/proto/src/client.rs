@@ -12,7 +12,7 @@ use crate::access::Grant;
 use crate::address::Address;
 use crate::audit::{AuditPage, AuditRequest};
 use crate::catalog::{BucketProps, Quorum, Record};
-use crate::codec::Versioned;
+use crate::codec::{self, Versioned};
 use crate::conflict::ConflictNote;
 use crate::error::ErrorReply;
 use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId, TenantId};
@@ -763,4 +763,11 @@ pub struct ReplyEnvelope {
 impl Versioned for ReplyEnvelope {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "reply";
+
+    fn size_hint(&self) -> usize {
+        let Reply::Get(get) = &self.reply else { return codec::INITIAL_CAPACITY };
+        let values = [&get.value, &get.shown].into_iter().flatten().map(Bytes::len).sum::<usize>();
+        let siblings = get.siblings.iter().map(|sibling| sibling.value.len() + codec::INITIAL_CAPACITY / 4);
+        codec::INITIAL_CAPACITY + values + siblings.sum::<usize>()
+    }
 }

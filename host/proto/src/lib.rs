@@ -17,10 +17,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`], [`peer`], [`exchange`],
-//! [`error`], [`fault`],
-//! [`codec`].
+//! In reading order: [`id`], [`causal`], [`object`], [`encoded`], [`hash`], [`address`], [`layout`], [`ring`],
+//! [`catalog`], [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`], [`peer`],
+//! [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -35,6 +34,7 @@ pub mod client;
 pub mod codec;
 pub mod conflict;
 pub mod context;
+pub mod encoded;
 pub mod error;
 pub mod exchange;
 pub mod fault;
@@ -50,6 +50,7 @@ pub mod ring;
 
 pub use address::{Address, BadAddress};
 pub use causal::{DotSet, DotSpan, VersionVector};
+pub use encoded::EncodedObject;
 pub use error::{ErrorCode, ErrorReply, NodeFailure};
 pub use hash::ObjectId;
 pub use hlc::Hlc;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::causal::{DotSet, NotCanonical, VersionVector};
-use crate::codec::Versioned;
+use crate::codec::{DecodeError, Versioned, body_of};
 use crate::hlc::Hlc;
 use crate::id::{PluginDigest, ProfileId};
 
@@ -92,7 +92,39 @@ impl Object {
     pub fn is_empty(&self) -> bool {
         self.context.is_empty() && self.entries.is_empty()
     }
+
+    /// Decodes an object as [`decode`](crate::codec::decode) does, but copies no value: each is a slice of `row`, and
+    /// keeps all of it in memory.
+    ///
+    /// # Errors
+    /// As [`decode`](crate::codec::decode).
+    pub fn of_row(row: &Bytes) -> Result<Self, DecodeError> {
+        sliced(row, body_of::<Self>(row)?).ok_or(DecodeError::Malformed { what: Self::WHAT })
+    }
 }
+
+/// The object whose encoding is in `body`, a part of `row`.
+fn sliced(row: &Bytes, body: &[u8]) -> Option<Object> {
+    let (context, rest) = postcard::take_from_bytes(body).ok()?;
+    let (count, mut rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
+    let most = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len() / LEAST_ENTRY_BYTES);
+    let mut entries = Vec::with_capacity(most);
+    for _ in 0..count {
+        let (outline, others) = postcard::take_from_bytes::<EntryOutline<'_>>(rest).ok()?;
+        let (dots, covers, content, stamp, expires, folded_by) = outline;
+        let content = match content {
+            ContentOutline::Tombstone => Content::Tombstone,
+            ContentOutline::Value(value) => Content::Value(row.slice_ref(value)),
+        };
+        entries.push(Entry { dots, covers, content, stamp, expires, folded_by });
+        rest = others;
+    }
+    Object::try_from(UncheckedObject { context, entries }).ok().filter(|_| rest.is_empty())
+}
+
+/// The fewest bytes that an entry is encoded in: the lengths of two sets with a span in one of them, and four fields.
+/// No more entries are reserved than the bytes could hold.
+const LEAST_ENTRY_BYTES: usize = 9;
 
 /// The context of an encoded object, and whether one of its entries has a value, expired or not. No value is copied,
 /// and nothing behind the first one is read. `None` if what is read is malformed.
@@ -118,7 +150,7 @@ type EntryOutline<'a> = (DotSet, DotSet, ContentOutline<'a>, Hlc, Option<Hlc>, O
 #[derive(Deserialize)]
 enum ContentOutline<'a> {
     Tombstone,
-    Value(#[allow(dead_code, reason = "it is stepped over")] &'a [u8]),
+    Value(&'a [u8]),
 }
 
 /// A decoded object before its check.
@@ -142,7 +174,16 @@ impl TryFrom<UncheckedObject> for Object {
 impl Versioned for Object {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "object";
+
+    fn size_hint(&self) -> usize {
+        let entries = self.entries.iter().map(|entry| ENTRY_BYTES + entry.content.len());
+        HEAD_BYTES + entries.sum::<usize>()
+    }
 }
+
+/// About the bytes of a context, and those of an entry beside its value.
+const HEAD_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 96;
 
 /// The number of a partition's reaping round. An object that was read in an older epoch is refused in a newer one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
@@ -181,6 +222,7 @@ mod tests {
             let entries = (9 - contents.len() as u64 + 1..).zip(contents).map(|(at, content)| entry(at, content));
             let object = Object { context: context.clone(), entries: entries.collect() };
             let row = codec::encode(&object);
+            assert!(object.size_hint() >= row.len(), "{} of {} bytes", object.size_hint(), row.len());
             assert_eq!(codec::decode::<Object>(&row), Ok(object));
             assert_eq!(outline_of(&row), Some((context.clone(), is_live)));
             assert_eq!(outline_of(&row[..row.len() / 2]), None, "it is cut off");

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Durability, Record, RecordKey};
 use crate::causal::VersionVector;
 use crate::client::{Get, Put, Reply};
-use crate::codec::Versioned;
+use crate::codec::{self, Versioned};
+use crate::encoded::EncodedObject;
 use crate::error::ErrorCode;
 use crate::exchange::{ExchangeAnswer, ExchangeAsk};
 use crate::hash::ObjectId;
@@ -122,6 +123,14 @@ pub struct PeerEnvelope {
 impl Versioned for PeerEnvelope {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "peer message";
+
+    fn size_hint(&self) -> usize {
+        let carried = match &self.body {
+            PeerBody::Replicate(message) => message.object.key.len() + message.state.row().len(),
+            _ => 0,
+        };
+        codec::INITIAL_CAPACITY + carried
+    }
 }
 
 /// A message between nodes.
@@ -348,7 +357,7 @@ pub struct Replicate {
     /// When to acknowledge.
     pub durability: Durability,
     /// The state to join with the local copy.
-    pub state: Object,
+    pub state: EncodedObject,
 }
 
 /// Whether a node holds objects of a partition without owning them.

@@ -7,9 +7,11 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use rejoin_core::causal;
-use rejoin_test_bench::{Absorb, CpuTime, Journal, Merge, Objects, Rpc, SMALL, Sync, Tree, siblings};
+use rejoin_test_bench::{Absorb, CpuTime, Crowd, Journal, Merge, Objects, Rpc, SMALL, Sync, Tree, siblings};
 
 const KIB: usize = 1024;
+/// Writes before operations are measured: a few of each key.
+const WRITTEN: u64 = 2_000;
 
 fn messages(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("framed call, 64 under way");
@@ -68,6 +70,24 @@ fn core(criterion: &mut Criterion<CpuTime>) {
     }
 }
 
+/// Whole operations without disk and network: what the cores of three nodes do, with the messages between them encoded
+/// and decoded.
+fn operations(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("through the cores of 3 nodes");
+    for name in ["put", "get"] {
+        group.bench_function(name, |bench| {
+            bench.iter_custom(|count| {
+                // Anew, because no row of the retry table is dropped in it.
+                let mut crowd = Crowd::new(3);
+                // Without the first writes of the keys.
+                let _ = crowd.puts(WRITTEN);
+                if name == "put" { crowd.puts(count).cpu } else { crowd.gets(count).cpu }
+            })
+        });
+    }
+    group.finish();
+}
+
 fn merges(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("merge of 3 carts, fresh instance, bytes each");
     for bytes in [SMALL, KIB, 16 * KIB] {
@@ -88,5 +108,5 @@ fn measure() -> Criterion<CpuTime> {
     quick.sample_size(20).with_measurement(CpuTime)
 }
 
-criterion_group! { name = parts; config = measure(); targets = messages, store, encryption, core, merges }
+criterion_group! { name = parts; config = measure(); targets = messages, store, encryption, core, operations, merges }
 criterion_main!(parts);

@@ -82,7 +82,7 @@ impl Absorb {
             epoch: ReapEpoch::default(),
             dot: Some(dot),
             durability: Durability::Os,
-            state,
+            state: state.into(),
         }
     }
 }

@@ -555,6 +555,6 @@ pub(super) fn row_key((bucket, start): Place) -> Bytes {
 }
 
 /// A leaf's row.
-pub(super) fn row_of(leaf: &Leaf) -> Vec<u8> {
-    codec::encode(&LeafRow { depth: leaf.depth, standing: leaf.standing, sum: leaf.sum, live: leaf.sum.live })
+pub(super) fn row_of(leaf: &Leaf) -> Bytes {
+    codec::encode_bytes(&LeafRow { depth: leaf.depth, standing: leaf.standing, sum: leaf.sum, live: leaf.sum.live })
 }

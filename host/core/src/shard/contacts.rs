@@ -105,7 +105,7 @@ impl Contacts {
 impl Shard {
     /// A peer has answered a request, whatever it says.
     pub(super) fn heard(&mut self, turn: &Turn<'_>, from: NodeId, number: u64) {
-        let open = self.ops.get(&number).filter(|op| op.waits_for(from)).map(|op| op.asked_at_us(from));
+        let open = self.ops.get(number).filter(|op| op.waits_for(from)).map(|op| op.asked_at_us(from));
         let late = self.contacts.late.remove(&from);
         let Some(asked_us) = open.or(late) else { return };
         let took_us = turn.now.mono_us.saturating_sub(asked_us);

@@ -1,6 +1,6 @@
 //! This node's copies of objects: how they are read and written, and what follows from one that cannot be read.
 //!
-//! Every object is read by [`Shard::load`], every object row is written by [`Shard::store_object`] and removed by
+//! Every object is read by [`Shard::load`], every object row is written by [`Shard::store_row`] and removed by
 //! [`Shard::drop_object`]. A copy that cannot be read is never taken for an absent one. Something may take its place,
 //! but not before [`Shard::give_up`].
 
@@ -8,7 +8,7 @@ use alloc::string::ToString;
 
 use bytes::Bytes;
 
-use rejoin_proto::{ErrorCode, Object, PartitionId, codec};
+use rejoin_proto::{EncodedObject, ErrorCode, Object, PartitionId, codec};
 
 use super::Shard;
 use super::event::{Alarm, Effect};
@@ -33,6 +33,45 @@ pub(super) struct Copy {
     pub(super) row: StoredRow,
 }
 
+impl Copy {
+    /// The object with its encoding, which is made only if there is no row.
+    pub(super) fn encoded(self) -> EncodedObject {
+        match self.row {
+            StoredRow::Present(row) => EncodedObject::of(self.object, row),
+            StoredRow::Absent | StoredRow::GivenUp => self.object.into(),
+        }
+    }
+}
+
+/// An object that comes in, with its encoding if that is at hand: what takes the object as it is stores these bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub(super) object: &'a Object,
+    row: Option<&'a Bytes>,
+}
+
+impl<'a> From<&'a Object> for Incoming<'a> {
+    fn from(object: &'a Object) -> Self {
+        Self { object, row: None }
+    }
+}
+
+impl<'a> From<&'a EncodedObject> for Incoming<'a> {
+    fn from(encoded: &'a EncodedObject) -> Self {
+        Self { object: encoded, row: Some(encoded.row()) }
+    }
+}
+
+impl Incoming<'_> {
+    /// The row of its join with a copy.
+    pub(super) fn row_of(&self, joined: &Object) -> Bytes {
+        match self.row {
+            Some(row) if core::ptr::eq(joined, self.object) => row.clone(),
+            _ => codec::encode_bytes(joined),
+        }
+    }
+}
+
 /// What an object's row holds before it is written.
 pub(super) enum StoredRow {
     Absent,
@@ -51,7 +90,7 @@ impl Shard {
                 self.forget_damage(store_key);
                 return Ok(Copy { object: Object::default(), row: StoredRow::Absent });
             }
-            Ok(Some(row)) => match codec::decode::<Object>(&row) {
+            Ok(Some(row)) => match Object::of_row(&row) {
                 Ok(object) => {
                     // Rule: copies end a tenure.
                     if self.tenures.is_outrun(partition, &object.context) {
@@ -70,20 +109,31 @@ impl Shard {
         Err(fault_code(turn, fault))
     }
 
-    /// Writes an object's row and the other rows of `change` in one journal record, together with the ends of tenures
-    /// that are owed. Returns what the row holds then.
-    ///
-    /// All object rows are written here, with what they replace: what depends on the content of the store (hash trees,
-    /// quotas, reaping) needs both.
+    /// Encodes an object and writes it, see [`store_row`](Self::store_row).
     pub(super) fn store_object(
         &mut self,
         turn: &mut Turn<'_>,
         place: Place<'_>,
         old: &StoredRow,
         new: &Object,
+        change: Change,
+    ) -> Result<(), ErrorCode> {
+        self.store_row(turn, place, old, codec::encode_bytes(new), change)
+    }
+
+    /// Writes an object's row and the other rows of `change` in one journal record, together with the ends of tenures
+    /// that are owed.
+    ///
+    /// All object rows are written here, with what they replace: what depends on the content of the store (hash trees,
+    /// quotas, reaping) needs both.
+    pub(super) fn store_row(
+        &mut self,
+        turn: &mut Turn<'_>,
+        place: Place<'_>,
+        old: &StoredRow,
+        row: Bytes,
         mut change: Change,
-    ) -> Result<StoredRow, ErrorCode> {
-        let row = Bytes::from(codec::encode(new));
+    ) -> Result<(), ErrorCode> {
         let is_same = matches!(old, StoredRow::Present(old) if *old == row);
         let mut newly_held = None;
         let staged = (!is_same).then(|| {
@@ -101,14 +151,14 @@ impl Shard {
         if let Some(version) = newly_held {
             self.holds(turn, place.partition, version);
         }
-        Ok(StoredRow::Present(row))
+        Ok(())
     }
 
     /// Removes an object's row, whose owners have it or whose bucket is reaped, with the other rows of `change`. An
     /// actor mints only where this node's copy has seen all of its writes, so the partition's actor ends in the same
     /// journal record.
     ///
-    /// Objects are dropped here and nowhere else; see [`store_object`](Self::store_object).
+    /// Objects are dropped here and nowhere else; see [`store_row`](Self::store_row).
     pub(super) fn drop_object(
         &mut self,
         turn: &mut Turn<'_>,

@@ -49,8 +49,7 @@ impl Shard {
         if siblings.len() < 2 {
             return;
         }
-        let number = self.next_op;
-        self.next_op += 1;
+        let number = self.ops.ticket();
         self.counters.merges += 1;
         let deadline_us = turn.now.mono_us.saturating_add(FOLD_US);
         let job = fold_job(bucket, id, activation.plugin, siblings, deadline_us);

@@ -58,8 +58,8 @@ impl Shard {
     pub(super) fn ring_changed(&mut self, turn: &mut Turn<'_>, before: (u64, LayoutRef)) {
         if self.view.generation() != before.0 {
             // Reads that linger have answered.
-            let under_way = self.ops.keys().filter(|number| !self.lingering.contains(*number));
-            self.ring.earlier = under_way.copied().collect();
+            let under_way = self.ops.which(|op| !self.lingering.contains(&op.id.number));
+            self.ring.earlier = under_way.into_iter().collect();
             self.ring.generation = Some(self.view.generation());
         }
         self.go_on_stale(turn);
@@ -100,8 +100,7 @@ impl Shard {
             // The next tick tries again.
             return;
         }
-        let ticket = DurableTicket(self.next_op);
-        self.next_op += 1;
+        let ticket = DurableTicket(self.ops.ticket());
         self.ring.on_its_way = Some((ticket, newest));
         // Rule: takings are durable. Others drop what this node says that it has.
         turn.effects.push(Effect::WhenDurable(ticket));

@@ -4,7 +4,7 @@
 //! actors. [`Shard::handle`] is a function of the time, an event and the store, and returns effects. It never blocks,
 //! reads no clock and draws from the generator that it was given, so the same events give the same effects.
 //!
-//! In reading order: [`event`], `op` (an operation), `turn` (one call), `room` (what they may hold), `copy` (objects in
+//! In reading order: [`event`], `op` (an operation), `ops` (all of them), `turn` (one call), `room` (what they may hold), `copy` (objects in
 //! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`,
 //! `operations` (of data types), `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange`,
 //! `walking`, `naming` and `serving` (walks, of this node and others), `pacing` (what they may do beside requests),
@@ -27,6 +27,7 @@ mod looking;
 mod naming;
 mod op;
 mod operations;
+mod ops;
 mod pacing;
 mod peers;
 mod quotas;
@@ -58,6 +59,7 @@ use handoff::drain::Drain;
 use handoff::holdings::Holdings;
 use layouts::RingSteps;
 use op::{Claim, CopyAnswer, Op, Origin, Step, Work};
+use ops::Ops;
 use peers::PeerConnections;
 use rand_core::Rng;
 use reaping::REAP_PAUSE_US;
@@ -165,12 +167,9 @@ pub struct Shard {
     clock: Hlc,
     /// Milliseconds to add to the wall clock, and when that became known.
     correction: Option<(i64, Now)>,
-    /// By number. Boxed, since every step takes one out and puts it back.
-    ops: BTreeMap<u64, Box<Op>>,
+    ops: Ops<Op>,
     /// The bytes that they hold.
     op_bytes: usize,
-    /// The deadline and number of each operation.
-    deadlines: BTreeSet<(u64, u64)>,
     /// The operation of each write, so that a retry finds the attempt under way.
     writing: BTreeMap<Claim, u64>,
     /// The operations on each object that wait for their plugin, in the order in which they came. The first one runs.
@@ -187,7 +186,6 @@ pub struct Shard {
     ring: RingSteps,
     /// When a write may have waited long enough for a node to ask a fallback too, in microseconds.
     next_relief_us: u64,
-    next_op: u64,
     next_upkeep_us: u64,
     next_expiry_us: u64,
     counters: Counters,
@@ -217,7 +215,7 @@ impl Shard {
         let holdings = Holdings::open(store)?;
         let grid = Grid::open(store, view.partition_bits())?;
         // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
-        let next_op = rng.next_u64() >> 1;
+        let first_number = rng.next_u64() >> 17;
         let mut shard = Self {
             config,
             rng,
@@ -239,9 +237,8 @@ impl Shard {
             next_scan: 0,
             clock: Hlc::default(),
             correction: None,
-            ops: BTreeMap::new(),
+            ops: Ops::new(first_number),
             op_bytes: 0,
-            deadlines: BTreeSet::new(),
             writing: BTreeMap::new(),
             applying: BTreeMap::new(),
             lingering: BTreeSet::new(),
@@ -252,7 +249,6 @@ impl Shard {
             drain: Drain::default(),
             ring: RingSteps::default(),
             next_relief_us: u64::MAX,
-            next_op,
             next_upkeep_us: 0,
             next_expiry_us: 0,
             counters: Counters::default(),
@@ -341,7 +337,7 @@ impl Shard {
             self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us()).min(self.trees.next_scan_us());
         let own = own.min(self.next_exchange_us()).min(self.next_view_us());
         let own = own.min(self.next_drain_us()).min(self.next_relief_us);
-        self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
+        own.min(self.ops.next_deadline_us())
     }
 
     /// Whether the end of a tenure, or that of void hash trees, is owed, because the store was full or busy. Until then
@@ -487,9 +483,7 @@ impl Shard {
         self.exchange_lost(peer);
         self.contacts.lost(peer);
         self.drain.lost(peer);
-        let waiting: Vec<u64> =
-            self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
-        for number in waiting {
+        for number in self.ops.which(|op| op.waits_for(peer)) {
             self.with_op(turn, number, |shard, turn, op| shard.node_failed(turn, op, peer, "the connection was lost"));
         }
     }
@@ -526,7 +520,7 @@ impl Shard {
                 if self.held_absorbed(from, op.number, (layout, bucket_version), absorbed) {
                     return;
                 }
-                if let (Some(version), Some(op)) = (held, self.ops.get(&op.number)) {
+                if let (Some(version), Some(op)) = (held, self.ops.get(op.number)) {
                     let partition = op.target.partition;
                     self.learn_holder(turn, partition, from, version);
                 }
@@ -597,7 +591,7 @@ impl Shard {
         }
         self.bound_lingering(turn);
         let bytes = room::of_request(&request);
-        let many = self.ops.len() - self.lingering.len() >= self.config.max_ops;
+        let many = self.ops.len() - self.lingering.len() >= self.config.max_ops || self.ops.is_full();
         // Rule: writes wait for serving.
         if !self.serving || many || !self.has_room_for(turn, bytes) {
             self.counters.overloaded += 1;
@@ -616,8 +610,7 @@ impl Shard {
             Ok(target) => target,
             Err(error) => return self.reply_to(turn, origin, trace, refused(error)),
         };
-        let id = OpId { shard: self.config.shard, number: self.next_op };
-        self.next_op += 1;
+        let id = OpId { shard: self.config.shard, number: self.ops.begin() };
         let origins = smallvec::smallvec![origin];
         let asked_us = turn.now.mono_us;
         let kind = if matches!(request, DataRequest::Get(_)) { Kind::Read } else { Kind::Write };
@@ -654,11 +647,7 @@ impl Shard {
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
-        while let Some(&(at, number)) = self.deadlines.first() {
-            if at > turn.now.mono_us {
-                break;
-            }
-            self.deadlines.pop_first();
+        for number in self.ops.out_of_time(turn.now.mono_us) {
             self.with_op(turn, number, Self::out_of_time);
         }
         self.relieve(turn);
@@ -732,12 +721,15 @@ impl Shard {
         op: Box<Op>,
         step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step,
     ) {
-        if let Step::Keep(op) = step(self, turn, op) {
-            self.deadlines.insert((op.deadline_us, op.id.number));
-            if let Some(claim) = op.claim {
-                self.writing.insert(claim, op.id.number);
+        let number = op.id.number;
+        match step(self, turn, op) {
+            Step::Keep(op) => {
+                if let Some(claim) = op.claim {
+                    self.writing.insert(claim, number);
+                }
+                self.keep(op);
             }
-            self.keep(op);
+            Step::Done => self.ops.end(number),
         }
     }
 
@@ -748,9 +740,9 @@ impl Shard {
         number: u64,
         step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step,
     ) {
-        let Some(op) = self.ops.remove(&number) else { return };
+        let Some(op) = self.ops.take(number) else { return };
         self.op_bytes -= op.bytes;
-        let (deadline_us, claim) = (op.deadline_us, op.claim);
+        let claim = op.claim;
         match step(self, turn, op) {
             Step::Keep(op) => {
                 // One that was forwarded may have become this node's own.
@@ -760,7 +752,7 @@ impl Shard {
                 self.keep(op);
             }
             Step::Done => {
-                self.deadlines.remove(&(deadline_us, number));
+                self.ops.end(number);
                 self.lingering.remove(&number);
                 if let Some(claim) = claim
                     && self.writing.get(&claim) == Some(&number)
@@ -776,6 +768,6 @@ impl Shard {
     fn keep(&mut self, mut op: Box<Op>) {
         op.bytes = op.held_bytes();
         self.op_bytes += op.bytes;
-        self.ops.insert(op.id.number, op);
+        self.ops.keep(op.id.number, op.deadline_us, op);
     }
 }

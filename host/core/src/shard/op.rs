@@ -283,6 +283,6 @@ impl Op {
     /// which never was.
     pub(super) fn retry_id(&self, put: &Put) -> RequestId {
         let ObjectId { bucket, .. } = self.target.object;
-        RequestId(put.request.0 ^ self.target.object.hash() ^ u128::from(bucket.0))
+        RequestId(put.request.0 ^ self.target.hash ^ u128::from(bucket.0))
     }
 }

@@ -27,7 +27,7 @@ impl Shard {
     /// When the next piece of exchange work may begin.
     pub(super) fn may_work_at(&mut self, now: Now) -> u64 {
         if self.exchanges.pacer.is_due(now.mono_us) {
-            let is_late = |op: &&alloc::boxed::Box<Op>| op.is_of_client() && !self.lingering.contains(&op.id.number);
+            let is_late = |op: &&Op| op.is_of_client() && !self.lingering.contains(&op.id.number);
             let waiting: Vec<(Kind, u64)> =
                 self.ops.values().filter(is_late).map(|op| (op.kind, op.begun_us)).collect();
             self.exchanges.pacer.adapt(now.mono_us, waiting.into_iter());
@@ -52,9 +52,11 @@ impl Shard {
                 self.exchanges.pacer.served(now.mono_us);
                 // The acknowledgement waits for the disk anyway: to learn when it is there costs no sync.
                 let waits = message.durability == Durability::Fsync;
-                if waits && self.exchanges.pacer.times(now.mono_us, self.next_op) {
-                    turn.effects.push(Effect::WhenDurable(DurableTicket(self.next_op)));
-                    self.next_op += 1;
+                if waits {
+                    let ticket = self.ops.ticket();
+                    if self.exchanges.pacer.times(now.mono_us, ticket) {
+                        turn.effects.push(Effect::WhenDurable(DurableTicket(ticket)));
+                    }
                 }
             }
             // Not a repair, which nobody waits for.

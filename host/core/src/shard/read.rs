@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Show, Sibling};
 use rejoin_proto::peer::{PeerBody, Replicate};
-use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, PluginDigest, VersionVector};
+use rejoin_proto::{EncodedObject, Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, PluginDigest, VersionVector};
 
 use super::Shard;
 use super::copy::{Copy, Place, StoredRow};
@@ -443,6 +443,7 @@ impl Shard {
         let same = copy.object == read.joined;
         let behind = read.copies.iter().filter(|&&(_, current)| !(current && same)).map(|&(node, _)| node);
         let behind = behind.chain(read.damaged.iter().copied());
+        let state = EncodedObject::from(copy.object);
         // Rule: repairs make no fallback copies.
         for node in behind.filter(|&node| node != own && op.target.owners.contains(node)) {
             self.counters.read_repairs += 1;
@@ -453,7 +454,7 @@ impl Shard {
                 epoch: read.epoch,
                 dot: None,
                 durability: Durability::Os,
-                state: copy.object.clone(),
+                state: state.clone(),
             };
             self.send_for(turn, op, node, PeerBody::Replicate(message));
         }

@@ -1,5 +1,7 @@
 //! The replica's side: `absorb`, through which every object comes in, and the answers to coordinators.
 
+use alloc::borrow::Cow;
+
 use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
@@ -7,7 +9,7 @@ use rejoin_proto::peer::{Absorbed, OpId, PeerBody, Replicate};
 use rejoin_proto::{Dot, ErrorCode, Hlc, LayoutRef, NodeId, Object, ObjectId, PartitionId, ReapEpoch, VersionVector};
 
 use super::Shard;
-use super::copy::{Copy, Place};
+use super::copy::{Copy, Incoming, Place, StoredRow};
 use super::event::{Alarm, Barrier, Effect};
 use super::turn::Turn;
 use crate::causal;
@@ -21,13 +23,15 @@ impl Shard {
     /// Refused only for an older reap epoch, or if the store does not take the result; never for its size. A copy here
     /// that cannot be read is given up, and what comes in takes its place. An empty object takes no place, because a
     /// damaged copy must not become an absent one.
-    pub(super) fn absorb(
+    pub(super) fn absorb<'a>(
         &mut self,
         turn: &mut Turn<'_>,
         id: &ObjectId,
         epoch: ReapEpoch,
-        incoming: &Object,
+        incoming: impl Into<Incoming<'a>>,
     ) -> Result<Copy, ErrorCode> {
+        let whole: Incoming<'a> = incoming.into();
+        let incoming = whole.object;
         if epoch < self.epoch() {
             return Err(ErrorCode::VersionConflict);
         }
@@ -38,26 +42,32 @@ impl Shard {
         self.advance_clock(turn, id, incoming);
         let store_key = Bytes::from(id.store_key_of(hash));
         let place = Place { partition, store_key: &store_key };
-        let (joined, row) = match self.load(turn, place) {
-            Ok(Copy { object: local, row }) => {
+        let (local, old) = match self.load(turn, place) {
+            Ok(Copy { object, row }) => (Some(object), row),
+            // Rule: unreadable is replaced.
+            Err(ErrorCode::Damaged) if !incoming.is_empty() => (None, self.give_up(turn, place)),
+            Err(code) => return Err(code),
+        };
+        let joined = match &local {
+            Some(local) => {
                 self.check_claims(turn, partition, &incoming.context, &local.context);
-                let (joined, alarm) = causal::sync(&local, incoming);
+                let (joined, alarm) = causal::sync_borrowed(local, incoming);
                 if alarm.is_some() {
                     turn.effects.push(Effect::Alarm(Alarm::OneDotTwoValues { object: id.clone() }));
                 }
-                if joined == local {
+                if *joined == *local {
                     self.counters.absorbs += 1;
-                    return Ok(Copy { object: local, row });
+                    return Ok(Copy { object: joined.into_owned(), row: old });
                 }
-                (joined, row)
+                joined
             }
-            // Rule: unreadable is replaced.
-            Err(ErrorCode::Damaged) if !incoming.is_empty() => (incoming.clone(), self.give_up(turn, place)),
-            Err(code) => return Err(code),
+            None => Cow::Borrowed(incoming),
         };
         self.counters.absorbs += 1;
-        let row = self.store_object(turn, place, &row, &joined, Change::default())?;
-        Ok(Copy { object: joined, row })
+        // A write mostly comes to a copy that it supersedes. Then the bytes that came are the row.
+        let row = whole.row_of(&joined);
+        self.store_row(turn, place, &old, row.clone(), Change::default())?;
+        Ok(Copy { object: joined.into_owned(), row: StoredRow::Present(row) })
     }
 
     /// To be called for every context that arrives. One that has seen a counter which this node's actor has not used

@@ -2,7 +2,6 @@
 //! was asked, or closed it. They begin anew by the newer layout, at once or when it comes here, until their deadline.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use rejoin_proto::client::Reply;
 use rejoin_proto::peer::DataRequest;
@@ -95,8 +94,7 @@ impl Shard {
     /// There is a newer layout: operations that wait for it go on.
     pub(super) fn go_on_stale(&mut self, turn: &mut Turn<'_>) {
         let waits = |op: &Op| op.is_stale && self.is_overtaken(op) && is_blocked(op);
-        let stale: Vec<u64> = self.ops.iter().filter(|(_, op)| waits(op)).map(|(number, _)| *number).collect();
-        for number in stale {
+        for number in self.ops.which(waits) {
             self.with_op(turn, number, Self::go_on_by_newer);
         }
     }

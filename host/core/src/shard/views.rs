@@ -30,7 +30,7 @@ use rejoin_proto::catalog::Activation;
 use rejoin_proto::client::Sibling;
 use rejoin_proto::exchange::HashRange;
 use rejoin_proto::peer::{OpId, PeerBody, ViewAsk};
-use rejoin_proto::{BucketId, Name, NodeId, Object, ObjectId, PartitionId, PluginDigest, ProfileId, codec};
+use rejoin_proto::{BucketId, Name, NodeId, Object, ObjectId, PartitionId, PluginDigest, ProfileId};
 
 use super::Shard;
 use super::copy::Place;
@@ -189,7 +189,7 @@ impl Shard {
         let Some((_, bucket)) = self.views.scan.take() else { return };
         let (Ok(found), Some(bucket)) = (scanned, self.view.bucket(bucket).cloned()) else { return };
         let Ok(activation) = self.merger(&bucket) else { return };
-        let siblings_of = |row: &Bytes| comparable(&codec::decode::<Object>(row).ok()?);
+        let siblings_of = |row: &Bytes| comparable(&Object::of_row(row).ok()?);
         let with_siblings: Vec<&(Bytes, Bytes)> =
             found.rows.iter().filter(|(_, row)| siblings_of(row).is_some()).collect();
         let Some((key, row)) = self.drawn(with_siblings.len()).map(|at| with_siblings[at]) else { return };
@@ -226,8 +226,7 @@ impl Shard {
 
     /// Has a merge run whose result is not remembered from before. Returns the number of its ticket.
     fn run_view(&mut self, turn: &mut Turn<'_>, job: MergeJob) -> u64 {
-        let number = self.next_op;
-        self.next_op += 1;
+        let number = self.ops.ticket();
         self.counters.merges += 1;
         turn.effects.push(Effect::Merge(MergeTicket(number), MergeJob { fresh: true, ..job }));
         number

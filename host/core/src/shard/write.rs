@@ -13,7 +13,9 @@ use bytes::Bytes;
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Receipt, Reply, Show};
 use rejoin_proto::peer::{PeerBody, Replicate};
-use rejoin_proto::{Content, Dot, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector};
+use rejoin_proto::{
+    Content, Dot, EncodedObject, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector,
+};
 
 use super::copy::{Copy, Place, lost_upto};
 use super::event::{DurableTicket, Effect, MergeTicket, Merged, PluginError};
@@ -114,7 +116,7 @@ impl Shard {
     fn attempt(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: &Put) -> Attempt {
         let refused = |code, message| Attempt::Refused(Box::new(Reply::Error(ErrorReply::new(code, message))));
         if let Some(&number) = op.claim.and_then(|claim| self.writing.get(&claim))
-            && let Some(first) = self.ops.get_mut(&number)
+            && let Some(first) = self.ops.get_mut(number)
         {
             if first.origins.len() >= MAX_ORIGINS {
                 let message = "this write is being done, and too many of its retries wait for it already";
@@ -289,7 +291,8 @@ impl Shard {
         self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), epoch }, &mut change);
         let settled = self.retries.droppable(SETTLED_AT_ONCE, &mut change);
         let place = Place { partition, store_key: &op.target.store_key };
-        let written = self.store_object(turn, place, &row, &object, change);
+        let state = EncodedObject::from(object);
+        let written = self.store_row(turn, place, &row, state.row().clone(), change);
         if written.is_ok() {
             self.retries.dropped(settled);
         }
@@ -302,7 +305,7 @@ impl Shard {
             let reply = if code == ErrorCode::Stopping { stopping() } else { self.store_error(code) };
             return self.finish(turn, &op, reply);
         }
-        self.replicate(turn, &op, object, dot, &tally);
+        self.replicate(turn, &op, state, dot, &tally);
         self.await_acks(turn, op, write, WritePhase::Replicating { dot, tally, context })
     }
 
@@ -393,7 +396,7 @@ impl Shard {
         let RetryRow { dot, context, .. } = row;
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let object = match self.load(turn, place) {
-            Ok(Copy { object, .. }) if object.context.contains(dot) => object,
+            Ok(copy) if copy.object.context.contains(dot) => copy.encoded(),
             _ => {
                 let message = "the write was done, but this node has lost it or cannot read it any more; read the key";
                 return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
@@ -415,20 +418,21 @@ impl Shard {
 
     /// Sends the object to every other node that the write waits for. The whole object goes and not only the new entry,
     /// so that an owner that was behind is not any more.
-    fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, mut state: Object, dot: Dot, tally: &Tally) {
+    fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, state: EncodedObject, dot: Dot, tally: &Tally) {
         let own = self.config.node;
         let mut nodes = tally.waiting().filter(|node| *node != own).peekable();
+        let mut state = Some(state);
         while let Some(node) = nodes.next() {
             self.counters.fallbacks_asked += u64::from(!op.target.owners.contains(node));
             let is_last = nodes.peek().is_none();
-            let sent = if is_last { core::mem::take(&mut state) } else { state.clone() };
+            let Some(sent) = (if is_last { state.take() } else { state.clone() }) else { return };
             let message = self.write_message(op, sent, dot);
             self.send_for(turn, op, node, PeerBody::Replicate(message));
         }
     }
 
     /// A write as the other nodes get it.
-    pub(super) fn write_message(&self, op: &Op, state: Object, dot: Dot) -> Replicate {
+    pub(super) fn write_message(&self, op: &Op, state: EncodedObject, dot: Dot) -> Replicate {
         Replicate {
             op: Some(op.id),
             object: op.target.object.clone(),

@@ -131,7 +131,7 @@ pub(crate) fn sixty_four_actors_of_others_are_remembered_per_partition() {
     let peer = cluster.nodes[1].id;
     for round in 0..20u64 {
         let actors = (0..20).map(|at| Dot { actor: ActorId(1 + round * 20 + at), counter: 1 });
-        let state = Object { context: actors.collect(), entries: Vec::new() };
+        let state = Object { context: actors.collect(), entries: Vec::new() }.into();
         let (op, object) = (Some(OpId { shard: 0, number: round }), object_id("k"));
         let (epoch, durability) = (ReapEpoch::default(), Durability::Os);
         let body =

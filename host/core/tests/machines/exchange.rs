@@ -596,7 +596,7 @@ pub(crate) fn two_folds_of_equal_dots_by_two_plugins_meet() {
             epoch: ReapEpoch::default(),
             dot: None,
             durability: Durability::Os,
-            state: folded(&batch.objects[0].1, at as u8, value),
+            state: folded(&batch.objects[0].1, at as u8, value).into(),
         };
         let from = cluster.nodes[1 - at].id;
         let envelope = PeerEnvelope { layout, trace: 0, body: PeerBody::Replicate(message) };

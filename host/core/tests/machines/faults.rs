@@ -4,7 +4,7 @@ use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{Alarm, Event};
 use rejoin_proto::catalog::{BucketProps, Quorum};
 use rejoin_proto::client::{Basis, Get, Put, PutOutcome};
-use rejoin_proto::peer::{PeerBody, PeerEnvelope};
+use rejoin_proto::peer::{PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{ErrorCode, Hlc, ReapEpoch};
 
 use crate::support::cluster::Cluster;
@@ -271,15 +271,19 @@ pub(crate) fn a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock(
     let mut cluster = three();
     cluster.ask_put(0, put("k", "a", 1));
     let (from, _, envelope) = cluster.wire.pop_front().expect("a replicate");
-    let PeerBody::Replicate(mut message) = envelope.body.clone() else { panic!("a replicate") };
+    let PeerBody::Replicate(message) = envelope.body.clone() else { panic!("a replicate") };
     let stamped = |ms| Hlc::from_ms(WALL_MS + ms);
     let to = cluster.wire[0].1;
-    let (to, mut near) = (cluster.place(to), message.clone());
-    near.state.entries[0].stamp = stamped(SKEW_MS);
-    cluster.event(to, Event::Peer(from, PeerEnvelope { body: PeerBody::Replicate(near), ..envelope.clone() }));
+    let with_stamp = |stamp| {
+        let mut state = message.state.clone().into_object();
+        state.entries[0].stamp = stamp;
+        PeerBody::Replicate(Replicate { state: state.into(), ..message.clone() })
+    };
+    let (to, near) = (cluster.place(to), with_stamp(stamped(SKEW_MS)));
+    cluster.event(to, Event::Peer(from, PeerEnvelope { body: near, ..envelope.clone() }));
     assert!(cluster.alarms.is_empty(), "within what clocks may differ by");
-    message.state.entries[0].stamp = stamped(10 * SKEW_MS);
-    cluster.event(to, Event::Peer(from, PeerEnvelope { body: PeerBody::Replicate(message), ..envelope }));
+    let far = with_stamp(stamped(10 * SKEW_MS));
+    cluster.event(to, Event::Peer(from, PeerEnvelope { body: far, ..envelope }));
     assert!(matches!(cluster.alarms[0], Alarm::FutureStamp { ahead_ms, .. } if ahead_ms == 10 * SKEW_MS));
     cluster.deliver();
     cluster.put(to, put("k", "b", 2));

@@ -129,7 +129,7 @@ pub(crate) fn an_old_disk_is_objected_to_whatever_ended_actors_old_contexts_name
                     epoch,
                     dot: None,
                     durability,
-                    state,
+                    state: state.into(),
                 });
                 let from = cluster.nodes[from].id;
                 cluster.event(to, Event::Peer(from, PeerEnvelope { layout, trace: 0, body }));
@@ -188,7 +188,9 @@ pub(crate) fn an_object_or_an_answer_that_has_seen_more_ends_the_tenure_too() {
             let outcome = Ok(Absorbed::Superseded(ahead));
             PeerBody::Replicated { op, layout: envelope.layout, bucket_version: 3, outcome, held: None }
         } else {
-            message.state.context.join(&ahead);
+            let mut state = message.state.into_object();
+            state.context.join(&ahead);
+            message.state = state.into();
             PeerBody::Replicate(message)
         };
         cluster.event(0, Event::Peer(peer, PeerEnvelope { body, ..envelope }));
@@ -443,7 +445,7 @@ pub(crate) fn a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarm
     cluster.ask_put(0, put("k", "c", 3));
     let (from, _, envelope) = cluster.wire.pop_front().expect("a replicate");
     let PeerBody::Replicate(mut message) = envelope.body.clone() else { panic!("a replicate") };
-    (message.state, message.op) = (state, None);
+    (message.state, message.op) = (state.into(), None);
     let envelope = PeerEnvelope { body: PeerBody::Replicate(message), ..envelope };
     cluster.event(1, Event::Peer(from, envelope));
     assert!(cluster.alarms.iter().any(|alarm| matches!(alarm, Alarm::OneDotTwoValues { .. })));

@@ -94,7 +94,7 @@ fn replicate(op: Option<OpId>, dot: Option<Dot>, durability: Durability) -> Peer
         epoch,
         dot,
         durability,
-        state: object(),
+        state: object().into(),
     })
 }
 

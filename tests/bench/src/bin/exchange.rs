@@ -180,7 +180,7 @@ impl Pair {
             epoch: ReapEpoch::default(),
             dot: None,
             durability: Durability::Os,
-            state,
+            state: state.into(),
         };
         let envelope = PeerEnvelope { layout: self.layout, trace: 0, body: PeerBody::Replicate(message) };
         let from = self.nodes[1 - at].id;

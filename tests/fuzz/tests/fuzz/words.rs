@@ -90,6 +90,8 @@ fn look_ups_are_safe(layout: &Layout) {
 }
 
 fn objects_property(bytes: &[u8]) {
+    let row = bytes.to_vec().into();
+    assert_eq!(Object::of_row(&row), codec::decode::<Object>(bytes), "a row is read as any other encoding");
     let Some(object) = word::<Object>(bytes) else { return };
     let nothing = Object::default();
     // What comes in goes through the one join, whatever it is.

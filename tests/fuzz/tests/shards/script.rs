@@ -215,6 +215,7 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
             let state = self::object(world, draw);
             let dot = state.entries.first().and_then(|entry| entry.dots.highest().next()).filter(|_| draw.flag());
             let op = (number % 4 != 3).then_some(foreign);
+            let state = state.into();
             PeerBody::Replicate(Replicate { op, object, bucket_version: 1, epoch, dot, durability, state })
         }
         op::READ => {

@@ -131,7 +131,7 @@ impl Watch {
     /// Looks at a message to a peer.
     fn sent(&mut self, cause: Cause, envelope: &PeerEnvelope, store: &Memory, fresh: &mut BTreeSet<Dot>) {
         let PeerBody::Replicate(message) = &envelope.body else { return };
-        assert_eq!(causal::sync(&message.state, &message.state).0, message.state, "objects travel in canonical form");
+        assert_eq!(causal::sync(&message.state, &message.state).0, *message.state, "objects travel in canonical form");
         let stored = object(store, &message.object.store_key());
         if let Some(stored) = &stored {
             assert_eq!(causal::sync(stored, &message.state).0, *stored, "nothing is sent that is not kept");

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::peer::{MAX_OFFERED, Offer, OfferAnswer, OfferedObject, OpId, PeerBody, Replicate};
-use rejoin_proto::{BucketId, ErrorCode, LayoutRef, NodeId, Object, ObjectId, PartitionId, TenantId, codec};
+use rejoin_proto::{BucketId, EncodedObject, ErrorCode, LayoutRef, NodeId, ObjectId, PartitionId, TenantId};
 
 use crate::exchange::hash::CausalHash;
 use crate::layouts::Owners;
@@ -266,8 +266,7 @@ impl Shard {
 
     /// Asks for the rows that come next: of one bucket, or the first of any.
     fn read_next(&mut self, turn: &mut Turn<'_>, pass: Pass) {
-        let ticket = ScanTicket(self.next_op);
-        self.next_op += 1;
+        let ticket = ScanTicket(self.ops.ticket());
         let (limits, bucket) = (self.config.handoff, pass.within);
         let job = match bucket {
             Some(bucket) => ScanJob {
@@ -364,8 +363,8 @@ impl Shard {
         let objects: Vec<HeldObject> = rows.into_iter().map(held).collect();
         let offered =
             |held: &HeldObject| OfferedObject { key: held.store_key.slice(24..), hash: held.hash.0.to_be_bytes() };
-        let number = self.next_op;
-        self.next_op += 1 + objects.len() as u64;
+        // One for the offer, and one for each of its objects.
+        let number = self.ops.ticket();
         let offer = Offer {
             op: OpId { shard: self.config.shard, number },
             partition_bits: self.view.partition_bits(),
@@ -429,7 +428,7 @@ impl Shard {
             Ok(None) => return,
             Err(_) => return self.drain.not_offered(owner),
         };
-        let Ok(state) = codec::decode::<Object>(&row) else { return };
+        let Ok(state) = EncodedObject::of_row(row) else { return };
         let epoch = self.epoch();
         let known = self.view.bucket(bucket_of(store_key)).map(|bucket| (bucket.tenant, bucket.id, bucket.version));
         let Some((tenant, bucket, bucket_version)) = known else { return };
@@ -446,7 +445,8 @@ impl Shard {
             state,
         };
         self.counters.objects_handed_over += 1;
-        self.spend_moved(turn.now, [row.len()]);
+        let bytes = message.state.row().len();
+        self.spend_moved(turn.now, [bytes]);
         self.send(turn, owner, 0, PeerBody::Replicate(message));
     }
 

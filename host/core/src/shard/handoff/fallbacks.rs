@@ -89,7 +89,7 @@ impl Shard {
             return;
         }
         self.counters.fallbacks_asked += 1;
-        let message = self.write_message(op, copy.object, dot);
+        let message = self.write_message(op, copy.encoded(), dot);
         self.send_for(turn, op, node, PeerBody::Replicate(message));
         op.relieved_us = turn.now.mono_us;
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
@@ -155,15 +155,14 @@ impl Shard {
         if turn.now.mono_us < self.next_relief_us {
             return;
         }
-        self.next_relief_us = u64::MAX;
-        let mut due: Vec<u64> = Vec::new();
-        for (&number, op) in &self.ops {
-            match self.relief_due_us(op) {
-                Some(due_us) if due_us <= turn.now.mono_us => due.push(number),
-                Some(due_us) => self.next_relief_us = self.next_relief_us.min(due_us),
-                None => {}
-            }
-        }
+        let mut next_us = u64::MAX;
+        let due = self.ops.which(|op| {
+            let due_us = self.relief_due_us(op).unwrap_or(u64::MAX);
+            let is_due = due_us <= turn.now.mono_us;
+            next_us = if is_due { next_us } else { next_us.min(due_us) };
+            is_due
+        });
+        self.next_relief_us = next_us;
         for number in due {
             self.with_op(turn, number, |shard, turn, mut op: Box<Op>| {
                 // Rule: late nodes are relieved.
@@ -178,9 +177,7 @@ impl Shard {
 
     /// A peer has been silent for so long that others take its place in what waits for it.
     pub(in crate::shard) fn peer_is_silent(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
-        let waiting: Vec<u64> =
-            self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
-        for number in waiting {
+        for number in self.ops.which(|op| op.waits_for(peer)) {
             self.with_op(turn, number, |shard, turn, mut op: Box<Op>| match &op.work {
                 Work::Read(read) if read.fallbacks.contains(&peer) => {
                     shard.read_failed(turn, op, peer, "it has been silent for long")
