@@ -25,7 +25,7 @@ pub enum Verdict {
 }
 
 /// Nodes, each with where it counts.
-type Nodes = SmallVec<[(NodeId, Seat); 5]>;
+pub(crate) type Nodes = SmallVec<[(NodeId, Seat); 5]>;
 
 /// The good answers that are needed in a layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +124,15 @@ impl Tally {
     pub fn has_asked(&self, node: NodeId) -> bool {
         let known = |nodes: &Nodes| nodes.iter().any(|(asked, _)| *asked == node);
         known(&self.waiting) || known(&self.good) || self.bad.iter().any(|(asked, _)| *asked == node)
+    }
+
+    /// Keeps those of the nodes that are still to answer which are to be asked now. Returns the others, each with where
+    /// it counts: they may be asked later, by [`add`](Self::add).
+    pub fn keep(&mut self, is_asked: impl Fn(NodeId) -> bool) -> SmallVec<[(NodeId, Seat); 5]> {
+        let waiting = core::mem::take(&mut self.waiting);
+        let (asked, spared): (Nodes, Nodes) = waiting.into_iter().partition(|(node, _)| is_asked(*node));
+        self.waiting = asked;
+        spared
     }
 
     /// The same count, if only that node were asked.
@@ -470,6 +479,22 @@ mod tests {
         [1, 2].iter().for_each(|node| tally.good(NodeId(*node)));
         assert!(tally.is_complete());
         assert_eq!(tally.missing().collect::<Vec<_>>(), [(NodeId(3), "its disk is full")]);
+    }
+
+    #[test]
+    fn those_that_are_not_asked_yet_are_not_counted_on() {
+        let mut tally = Tally::new(2, 0, asked());
+        let spared = tally.keep(|node| node != NodeId(3));
+        assert_eq!(spared.as_slice(), [(NodeId(3), Seat::fallback(LayoutSet::NEWEST))]);
+        tally.good(NodeId(3));
+        tally.good(NodeId(1));
+        assert_eq!((tally.verdict(), tally.got()), (Verdict::Waiting, 1));
+        tally.bad(NodeId(2), "down");
+        assert_eq!(tally.verdict(), Verdict::Impossible);
+        spared.into_iter().for_each(|(node, seat)| tally.add(node, seat));
+        assert_eq!(tally.verdict(), Verdict::Waiting);
+        tally.good(NodeId(3));
+        assert_eq!(tally.verdict(), Verdict::Enough);
     }
 
     #[test]

@@ -166,6 +166,17 @@ pub struct Config {
     /// The longest such time, in milliseconds. Between the two it follows the node's recent answers.
     #[serde(default = "defaults::relief_max_ms")]
     pub relief_max_ms: u64,
+    /// The least time that a read gives an owner to answer before it asks the others too, in milliseconds. A suspected
+    /// owner is given this time.
+    #[serde(default = "defaults::hedge_min_ms")]
+    pub hedge_min_ms: u64,
+    /// The longest such time, in milliseconds; between the two it follows the owner's recent answers. 0: every read asks
+    /// all owners at once.
+    #[serde(default = "defaults::hedge_max_ms")]
+    pub hedge_max_ms: u64,
+    /// Of so many reads one asks all owners, once it is answered, and repairs them; 0: none.
+    #[serde(default = "defaults::repair_one_in")]
+    pub repair_one_in: u32,
     /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
@@ -342,6 +353,15 @@ mod defaults {
     }
     pub(super) fn relief_max_ms() -> u64 {
         1_000
+    }
+    pub(super) fn hedge_min_ms() -> u64 {
+        5
+    }
+    pub(super) fn hedge_max_ms() -> u64 {
+        200
+    }
+    pub(super) fn repair_one_in() -> u32 {
+        32
     }
     pub(super) fn segment_bytes() -> u64 {
         64 << 20

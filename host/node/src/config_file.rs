@@ -68,6 +68,9 @@ const KEYS: &[&str] = &[
     "handoff_pause_ms",
     "relief_min_ms",
     "relief_max_ms",
+    "hedge_min_ms",
+    "hedge_max_ms",
+    "repair_one_in",
     "segment_bytes",
     "memtable_bytes",
     "cache_bytes",
@@ -197,6 +200,9 @@ impl Config {
         if self.relief_min_ms == 0 || self.relief_max_ms < self.relief_min_ms || self.relief_max_ms > 60_000 {
             let message = "must be at least 1, and from relief_min_ms to 60000 (a minute)";
             return invalid("relief_min_ms, relief_max_ms", message);
+        }
+        if self.hedge_max_ms > 0 && self.hedge_max_ms < self.hedge_min_ms || self.hedge_max_ms > 60_000 {
+            return invalid("hedge_min_ms, hedge_max_ms", "must be from hedge_min_ms to 60000 (a minute), or 0");
         }
         if !SEGMENT_BYTES.contains(&self.segment_bytes) {
             return invalid("segment_bytes", "must be 65536 to 1073741824 (64 KiB to 1 GiB)");
@@ -336,6 +342,22 @@ mod tests {
             assert!(refused.starts_with("relief_min_ms, relief_max_ms: must be at least 1, "), "{times}: {refused}");
         }
         assert!(Config::parse(&format!("relief_max_ms = 100\n{MINIMAL}"), Path::new("/etc/rejoin")).is_ok());
+    }
+
+    #[test]
+    fn the_times_of_hedged_reads_have_bounds_and_the_defaults_of_the_core() {
+        let config = Config::parse(MINIMAL, Path::new("/etc/rejoin")).unwrap();
+        let core = rejoin_core::shard::ReadLimits::default();
+        assert_eq!(
+            (config.hedge_min_ms * 1000, config.hedge_max_ms * 1000, config.repair_one_in),
+            (core.hedge_min_us, core.hedge_max_us, core.all_one_in)
+        );
+        for times in ["hedge_min_ms = 201", "hedge_max_ms = 4", "hedge_max_ms = 60001"] {
+            let refused = error(|text| format!("{times}\n{text}"));
+            assert!(refused.starts_with("hedge_min_ms, hedge_max_ms: must be from hedge_min_ms to "), "{refused}");
+        }
+        let at_once = Config::parse(&format!("hedge_max_ms = 0\nrepair_one_in = 0\n{MINIMAL}"), Path::new("/"));
+        assert_eq!(at_once.unwrap().hedge_max_ms, 0);
     }
 
     #[test]

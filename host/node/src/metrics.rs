@@ -136,6 +136,7 @@ impl Metrics {
             ("rejoin_folds_total", core.folds),
             ("rejoin_folds_discarded_total", core.folds_discarded),
             ("rejoin_read_repairs_total", core.read_repairs),
+            ("rejoin_reads_hedged_total", core.reads_hedged),
             ("rejoin_siblings_read_total", core.siblings_seen),
             ("rejoin_tenures_ended_total", core.tenures_ended),
             ("rejoin_quorum_failures_total", core.quorum_failures),

@@ -20,7 +20,7 @@ use rejoin_core::node::links::{self, Links};
 use rejoin_core::placement::{self, DEFAULT_PARTITIONS};
 use rejoin_core::ring::RingControl;
 use rejoin_core::shard::handoff::HandoffLimits;
-use rejoin_core::shard::{self, Shard};
+use rejoin_core::shard::{self, ReadLimits, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::access::DEFAULT_TENANT;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
@@ -449,6 +449,11 @@ impl ShardOpener<'_> {
                 relief_min_us: self.config.relief_min_ms * 1000,
                 relief_max_us: self.config.relief_max_ms * 1000,
                 ..HandoffLimits::default()
+            },
+            reads: ReadLimits {
+                hedge_min_us: self.config.hedge_min_ms * 1000,
+                hedge_max_us: self.config.hedge_max_ms * 1000,
+                all_one_in: self.config.repair_one_in,
             },
         };
         let rng = Xoshiro256PlusPlus::from_seed(self.rng.next_seed());

@@ -154,6 +154,9 @@ pub enum PeerBody {
         /// Whether the receiver is asked as a fallback that may hold the object. As an owner it is asked for what it
         /// must have, and refuses if it is none.
         as_fallback: bool,
+        /// The causal hash of the coordinator's copy, under the key of the cluster. A receiver whose copy has the same
+        /// one answers [`PeerBody::ReadSame`].
+        digest: Option<[u8; 16]>,
     },
     /// The copy of an object.
     ReadReply {
@@ -263,6 +266,17 @@ pub enum PeerBody {
         /// The partitions of which it has something.
         bytes: Vec<(PartitionId, u64)>,
     },
+    /// The reply to a [`PeerBody::Read`] that bears the digest of the receiver's copy.
+    ReadSame {
+        /// The operation of the coordinator.
+        op: OpId,
+        /// The epoch in which the copy was read.
+        epoch: ReapEpoch,
+        /// As asked. The coordinator may have asked the same operation again, about a newer copy of its own.
+        digest: [u8; 16],
+        /// As in [`PeerBody::ReadReply`].
+        complete: bool,
+    },
 }
 
 impl PeerBody {
@@ -304,6 +318,7 @@ impl PeerBody {
             Self::ViewAnswer { .. } => "view answer",
             Self::SizesWanted(_) => "sizes wanted",
             Self::Sizes { .. } => "sizes",
+            Self::ReadSame { .. } => "read same",
         }
     }
 }

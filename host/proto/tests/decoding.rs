@@ -98,7 +98,7 @@ fn an_objects_id_with_a_key_out_of_bounds_is_refused() {
     let read = |length: usize| {
         let object = rejoin_proto::ObjectId { key: vec![7; length].into(), ..support::object_id() };
         let op = rejoin_proto::peer::OpId { shard: 0, number: 1 };
-        let body = rejoin_proto::peer::PeerBody::Read { op, object, as_fallback: false };
+        let body = rejoin_proto::peer::PeerBody::Read { op, object, as_fallback: false, digest: None };
         codec::decode::<PeerEnvelope>(&codec::encode(&PeerEnvelope { layout: support::layout_ref(), trace: 0, body }))
     };
     assert!(read(1).is_ok() && read(1024).is_ok());

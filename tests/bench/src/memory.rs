@@ -75,6 +75,7 @@ pub(crate) fn shard(node: NodeId, view: Arc<ClusterView>) -> (Shard, Memory) {
         rows_lost: false,
         replaced: false,
         handoff: Default::default(),
+        reads: Default::default(),
     };
     let mut store = Memory::default();
     let rng = Xoshiro256PlusPlus::seed_from_u64(node.0);

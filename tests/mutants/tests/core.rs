@@ -7,6 +7,8 @@
 
 #[path = "../../../host/core/tests/machines/access.rs"]
 mod access;
+#[path = "../../../host/core/tests/machines/asking.rs"]
+mod asking;
 #[path = "../../../host/core/tests/machines/batches.rs"]
 mod batches;
 #[path = "../../../host/core/tests/machines/bounds.rs"]
@@ -85,6 +87,13 @@ use rejoin_core::mutants::{Rule, without};
 /// The test that fails when a rule is broken.
 fn catcher(rule: Rule) -> fn() {
     match rule {
+        Rule::LateReadsAreHedged => asking::a_read_whose_owner_is_late_asks_the_others,
+        Rule::FailedReadsAskTheOthers => asking::a_read_whose_owner_fails_asks_the_others_at_once,
+        Rule::SomeReadsRepairAll => asking::a_share_of_reads_repairs_owners_that_no_read_needs,
+        Rule::SameIsSaidOfOneCopy => asking::an_answer_about_another_copy_counts_for_nothing,
+        Rule::EqualCopiesHaveEqualDigests | Rule::DifferencesAreRepairedEverywhere => {
+            asking::a_copy_that_differs_is_sent_and_all_owners_are_repaired
+        }
         Rule::EveryOwnerConfirms => handoff::an_object_is_kept_until_every_owner_has_confirmed_it,
         Rule::ChangedObjectsAreNotDropped => handoff::an_object_that_has_changed_since_it_was_offered_is_kept,
         Rule::ConfirmsAreOfOneVersion => handoff::a_confirmation_of_another_version_is_void,

@@ -129,6 +129,7 @@ fn message(envelope: &PeerEnvelope) -> String {
         PeerBody::Read { as_fallback: true, .. } => "read what it holds".to_owned(),
         PeerBody::ReadReply { copy: Ok(copy), .. } => format!("copy {}", object(copy)),
         PeerBody::ReadReply { copy: Err(code), .. } => format!("no copy: {code:?}"),
+        PeerBody::ReadSame { .. } => "the same copy".to_owned(),
         PeerBody::Replicate(message) => {
             let dot = message.dot.map_or_else(|| "repair".to_owned(), dot);
             format!("replicate {dot} {}", object(&message.state))

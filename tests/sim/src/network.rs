@@ -185,6 +185,10 @@ impl Network {
 fn bears_anything(body: &PeerBody) -> bool {
     matches!(
         body,
-        PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. }
+        PeerBody::Read { .. }
+            | PeerBody::ReadReply { .. }
+            | PeerBody::ReadSame { .. }
+            | PeerBody::Replicate(_)
+            | PeerBody::Replicated { .. }
     )
 }

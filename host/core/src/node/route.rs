@@ -50,6 +50,7 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         PeerBody::ViewAsk(ask) => Route::Shard(of_partition(layout.partition(&ask.object))),
         PeerBody::ForwardReply { op, .. }
         | PeerBody::ReadReply { op, .. }
+        | PeerBody::ReadSame { op, .. }
         | PeerBody::Replicated { op, .. }
         | PeerBody::OfferReply { op, .. }
         | PeerBody::ViewAnswer { op, .. } => {

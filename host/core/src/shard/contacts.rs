@@ -11,9 +11,11 @@ use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, ErrorReply, NodeId};
 
 use super::Shard;
+use super::asking::ReadLimits;
 use super::event::Effect;
 use super::handoff::HandoffLimits;
 use super::op::Op;
+use super::read_times::ReadTimes;
 use super::turn::Turn;
 use crate::members::{Liveness, Requests};
 
@@ -57,6 +59,8 @@ pub(super) struct Contacts {
     /// The peers that are not alive.
     doubted: BTreeMap<NodeId, Liveness>,
     latencies: BTreeMap<NodeId, Latency>,
+    /// How long the answers to reads take.
+    reads: BTreeMap<NodeId, ReadTimes>,
     next_report_us: u64,
 }
 
@@ -83,11 +87,20 @@ impl Contacts {
         recent.min(limits.relief_max_us).max(limits.relief_min_us)
     }
 
-    /// Puts those that answer first. Others keep their order.
+    /// How long a read waits for a peer before it asks other owners too, in microseconds.
+    pub(super) fn hedge_us(&self, peer: NodeId, limits: &ReadLimits) -> u64 {
+        let usual_us = match (self.liveness(peer), self.reads.get(&peer)) {
+            (Liveness::Alive, Some(times)) => times.slow_us(),
+            (Liveness::Alive, None) => limits.hedge_max_us,
+            _ => limits.hedge_min_us,
+        };
+        usual_us.max(limits.hedge_min_us).min(limits.hedge_max_us)
+    }
+
+    /// Puts those that answer first, and of these the nearest. Others keep their order.
     pub(super) fn sort(&self, nodes: &mut [NodeId]) {
-        if !self.doubted.is_empty() {
-            nodes.sort_by_key(|node| self.liveness(*node));
-        }
+        let distance = |node: &NodeId| self.reads.get(node).map_or(0, ReadTimes::distance);
+        nodes.sort_by_key(|node| (self.liveness(*node), distance(node)));
     }
 
     /// The connection to a peer is lost: nothing that was asked on it will be answered.
@@ -95,6 +108,7 @@ impl Contacts {
         self.late.remove(&peer);
         self.answered.remove(&peer);
         self.latencies.remove(&peer);
+        self.reads.remove(&peer);
     }
 
     fn is_idle(&self) -> bool {
@@ -104,7 +118,14 @@ impl Contacts {
 
 impl Shard {
     /// A peer has answered a request, whatever it says.
-    pub(super) fn heard(&mut self, turn: &Turn<'_>, from: NodeId, number: u64) {
+    pub(super) fn heard(&mut self, turn: &Turn<'_>, from: NodeId, body: &PeerBody) {
+        let (number, is_copy) = match body {
+            PeerBody::ForwardReply { op, .. } | PeerBody::Replicated { op, .. } => (op.number, false),
+            // A refusal comes sooner than a copy.
+            PeerBody::ReadReply { op, copy, .. } => (op.number, copy.is_ok()),
+            PeerBody::ReadSame { op, .. } => (op.number, true),
+            _ => return,
+        };
         let open = self.ops.get(number).filter(|op| op.waits_for(from)).map(|op| op.asked_at_us(from));
         let late = self.contacts.late.remove(&from);
         let Some(asked_us) = open.or(late) else { return };
@@ -113,6 +134,10 @@ impl Shard {
         *longest = took_us.max(*longest);
         let latencies = self.contacts.latencies.entry(from);
         latencies.and_modify(|latency| latency.add(took_us)).or_insert_with(|| Latency::first(took_us));
+        if is_copy && open.is_some() {
+            let reads = self.contacts.reads.entry(from);
+            reads.and_modify(|times| times.add(took_us)).or_insert_with(|| ReadTimes::first(took_us));
+        }
     }
 
     /// An operation ends: answers that are still to come say something of the peers that owe them.
@@ -136,7 +161,8 @@ impl Shard {
             PeerBody::Read { op, .. } => Some(*op),
             PeerBody::Replicate(message) => message.op,
             // The operation is another node's, and waits for this answer. A short one may fit.
-            PeerBody::ReadReply { op, epoch, copy: Ok(_), complete } => {
+            PeerBody::ReadReply { op, epoch, copy: Ok(_), complete }
+            | PeerBody::ReadSame { op, epoch, complete, .. } => {
                 let (op, epoch, complete, copy) = (*op, *epoch, *complete, Err(ErrorCode::Overloaded));
                 return self.send(turn, to, 0, PeerBody::ReadReply { op, epoch, copy, complete });
             }

@@ -15,6 +15,7 @@ pub struct Counters {
     pub folds: u64,
     pub folds_discarded: u64,
     pub read_repairs: u64,
+    pub reads_hedged: u64,
     pub siblings_seen: u64,
     pub tenures_ended: u64,
     pub quorum_failures: u64,

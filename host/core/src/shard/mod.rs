@@ -4,14 +4,16 @@
 //! actors. [`Shard::handle`] is a function of the time, an event and the store, and returns effects. It never blocks,
 //! reads no clock and draws from the generator that it was given, so the same events give the same effects.
 //!
-//! In reading order: [`event`], `op` (an operation), `ops` (all of them), `turn` (one call), `room` (what they may hold), `copy` (objects in
-//! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`,
-//! `operations` (of data types), `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange`,
-//! `walking`, `naming` and `serving` (walks, of this node and others), `pacing` (what they may do beside requests),
-//! `gaps` (what this replica lacks), `folding` (objects that meet in them), `views` (what owners make of equal
-//! objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts), `stale` (requests that a
-//! change overtakes), `split` (of partitions).
+//! In reading order: [`event`], `op` (an operation), `ops` (all of them), `turn` (one call), `room` (what they may
+//! hold), `copy` (objects in the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`,
+//! `asking` (whom a read asks), `validate`, `write`, `operations` (of data types), `contacts` (whom to ask first) and
+//! `read_times` (how long peers take), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and
+//! `serving` (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica
+//! lacks), `folding` (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that
+//! stand in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes), `split` (of
+//! partitions).
 
+mod asking;
 mod contacts;
 mod copy;
 mod counters;
@@ -32,6 +34,7 @@ mod pacing;
 mod peers;
 mod quotas;
 mod read;
+mod read_times;
 mod reaping;
 mod replica;
 mod room;
@@ -58,7 +61,7 @@ use handoff::HandoffLimits;
 use handoff::drain::Drain;
 use handoff::holdings::Holdings;
 use layouts::RingSteps;
-use op::{Claim, CopyAnswer, Op, Origin, Step, Work};
+use op::{Claim, CopyAnswer, Op, Origin, SameAnswer, Step, Work};
 use ops::Ops;
 use peers::PeerConnections;
 use rand_core::Rng;
@@ -67,6 +70,7 @@ use split::Grid;
 use turn::Turn;
 use views::Views;
 
+pub use asking::ReadLimits;
 pub use counters::Counters;
 
 use rejoin_proto::client::{Reply, StartId};
@@ -124,6 +128,8 @@ pub struct Config {
     pub replaced: bool,
     /// Limits of the walk that empties a fallback.
     pub handoff: HandoffLimits,
+    /// Whom reads ask, and when.
+    pub reads: ReadLimits,
 }
 
 /// How long a client should wait when there is no room for its request, in milliseconds.
@@ -491,11 +497,7 @@ impl Shard {
     fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
         let trace = envelope.trace;
         self.note_peer_message(turn, &envelope.body);
-        if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } =
-            &envelope.body
-        {
-            self.heard(turn, from, op.number);
-        }
+        self.heard(turn, from, &envelope.body);
         match envelope.body {
             PeerBody::Forward(forward) => {
                 let deadline_us = turn.now.mono_us.saturating_add(u64::from(forward.deadline_ms) * 1000);
@@ -506,13 +508,17 @@ impl Shard {
             PeerBody::ForwardReply { op, reply } => {
                 self.with_op(turn, op.number, |shard, turn, op| shard.forward_answered(turn, op, from, reply));
             }
-            PeerBody::Read { op, object, as_fallback } => {
-                self.serve_read(turn, (from, trace, envelope.layout), op, &object, as_fallback)
+            PeerBody::Read { op, object, as_fallback, digest } => {
+                self.serve_read(turn, (from, trace, envelope.layout), (op, &object), (as_fallback, digest))
             }
             PeerBody::ReadReply { op, epoch, copy, complete } => {
                 let answer = CopyAnswer { from, epoch, copy, complete };
                 let by = envelope.layout;
                 self.with_op(turn, op.number, |shard, turn, op| shard.read_replied(turn, op, answer, by));
+            }
+            PeerBody::ReadSame { op, epoch, digest, complete } => {
+                let answer = SameAnswer { from, epoch, digest, complete };
+                self.with_op(turn, op.number, |shard, turn, op| shard.read_same(turn, op, answer));
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, (from, trace, envelope.layout), message),
             PeerBody::Replicated { op, layout, bucket_version, outcome, held } => {

@@ -16,7 +16,7 @@ use super::event::ReplyTo;
 use super::forward::ForwardWork;
 use crate::causal;
 use crate::exchange::pace::Kind;
-use crate::quorum::Tally;
+use crate::quorum::{Nodes, Tally};
 use crate::view::Target;
 
 /// Where a reply goes.
@@ -54,7 +54,7 @@ pub(super) struct Op {
     pub(super) deadline_us: u64,
     /// When other nodes were last asked for something, in microseconds.
     pub(super) asked_us: u64,
-    /// When a fallback was last asked in the place of a node that is late, in microseconds; 0: never.
+    /// When others were last asked in the place of a node that is late, in microseconds; 0: never.
     pub(super) relieved_us: u64,
     pub(super) target: Target,
     pub(super) work: Work,
@@ -120,6 +120,14 @@ pub(super) struct ReadWork {
     pub(super) copies: SmallVec<[(NodeId, bool); 3]>,
     /// The owners that cannot read theirs.
     pub(super) damaged: Vec<NodeId>,
+    /// What equal copies are told by: the digest of this node's copy. `None` if it has none that others could have.
+    pub(super) digest: Option<[u8; 16]>,
+    /// The owners that are not needed for the answer, and not asked so far.
+    pub(super) spared: Nodes,
+    /// Those that were asked after the others.
+    pub(super) asked_later: SmallVec<[NodeId; 4]>,
+    /// Whether it is one of the share of reads that asks the spared owners too, once its reader has the answer.
+    pub(super) asks_all: bool,
     /// The nodes that are asked as fallbacks, and those that hold something of the partition and cannot be asked.
     pub(super) fallbacks: Vec<NodeId>,
     pub(super) unreachable: Vec<NodeId>,
@@ -138,6 +146,10 @@ impl ReadWork {
             tally,
             copies: SmallVec::new(),
             damaged: Vec::new(),
+            digest: None,
+            spared: Nodes::new(),
+            asked_later: SmallVec::new(),
+            asks_all: false,
             fallbacks: Vec::new(),
             unreachable: Vec::new(),
             joined: Object::default(),
@@ -149,6 +161,30 @@ impl ReadWork {
 }
 
 impl ReadWork {
+    /// Whether all copies that have come are equal, and nothing else is to be repaired.
+    pub(super) fn is_sound(&self) -> bool {
+        self.copies.iter().all(|&(_, current)| current) && self.damaged.is_empty()
+    }
+
+    /// Whether owners could be asked in the place of one that is late.
+    pub(super) fn may_hedge(&self) -> bool {
+        matches!(self.phase, ReadPhase::Collecting) && !self.spared.is_empty()
+    }
+
+    /// Counts a copy that was joined.
+    pub(super) fn count(&mut self, from: NodeId, epoch: ReapEpoch, complete: bool) {
+        // A joined object is as old as the oldest copy in it.
+        self.epoch = self.epoch.min(epoch);
+        // Rule: replaced replicas do not count.
+        if complete {
+            self.tally.good(from);
+        } else {
+            self.tally.bad(from, "it has lost something and is not rebuilt");
+            let is_fallback = self.fallbacks.contains(&from);
+            self.unreachable.extend(is_fallback.then_some(from));
+        }
+    }
+
     /// Whether nothing was found yet and a fallback that may have a value is still to answer.
     pub(super) fn awaits_fallbacks(&self, wall_ms: u64) -> bool {
         // Rule: not found needs the fallbacks.
@@ -162,6 +198,15 @@ pub(super) struct CopyAnswer {
     pub(super) from: NodeId,
     pub(super) epoch: ReapEpoch,
     pub(super) copy: Result<Object, ErrorCode>,
+    /// Whether the replica still has everything that it has acknowledged.
+    pub(super) complete: bool,
+}
+
+/// The answer of an owner whose copy has the digest that it was asked with.
+pub(super) struct SameAnswer {
+    pub(super) from: NodeId,
+    pub(super) epoch: ReapEpoch,
+    pub(super) digest: [u8; 16],
     /// Whether the replica still has everything that it has acknowledged.
     pub(super) complete: bool,
 }
@@ -213,10 +258,13 @@ pub(super) enum WritePhase {
 }
 
 impl Op {
-    /// When a node was asked, in microseconds. Fallbacks may have been asked later than owners.
+    /// When a node was asked, in microseconds. Fallbacks, and owners that a read had spared, may have been asked later
+    /// than others.
     pub(super) fn asked_at_us(&self, node: NodeId) -> u64 {
-        if let Work::Forward(forward) = &self.work {
-            return forward.asked_at_us(node).unwrap_or(self.asked_us);
+        match &self.work {
+            Work::Forward(forward) => return forward.asked_at_us(node).unwrap_or(self.asked_us),
+            Work::Read(read) if read.asked_later.contains(&node) => return self.relieved_us,
+            _ => {}
         }
         if self.target.owners.contains(node) { self.asked_us } else { self.asked_us.max(self.relieved_us) }
     }

@@ -20,7 +20,7 @@ use super::Shard;
 use super::copy::{Copy, Place, StoredRow};
 use super::event::{Effect, MergeTicket, Merged, PluginError};
 use super::jobs::merge_job;
-use super::op::{CopyAnswer, Op, PendingFold, PendingWrite, ReadPhase, ReadPurpose, ReadWork, Step, Work};
+use super::op::{CopyAnswer, Op, PendingFold, PendingWrite, ReadPhase, ReadPurpose, ReadWork, SameAnswer, Step, Work};
 use super::turn::Turn;
 use crate::causal;
 use crate::layouts::{LayoutSet, Seat};
@@ -39,9 +39,9 @@ impl Shard {
         self.start_read(turn, op, ReadPurpose::Reply(get), (r, pr))
     }
 
-    /// Begins to read an object with `(r, pr)`. All owners are asked at once, so that one slow owner costs nothing and
-    /// all of them can be repaired, and so are the fallbacks that hold something of the partition. A read that this
-    /// owner's own copy can answer asks nobody.
+    /// Begins to read an object with `(r, pr)`. As many owners are asked as it needs, see [`asking`](super::asking), or
+    /// all of them and the fallbacks that hold something of the partition. A read that this owner's own copy can answer
+    /// asks nobody.
     pub(super) fn start_read(
         &mut self,
         turn: &mut Turn<'_>,
@@ -71,7 +71,7 @@ impl Shard {
             return self.finish(turn, &op, reply);
         }
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
-        let copy = self.load(turn, place).map(|copy| copy.object);
+        let copy = self.load(turn, place);
         let alone = tally.only(from);
         if is_owner
             && alone.verdict() != Verdict::Impossible
@@ -80,21 +80,29 @@ impl Shard {
         {
             tally = alone;
             // Rule: not found needs the fallbacks.
-            if fallbacks.is_empty() || !causal::visible(copy, turn.now.wall_ms).is_empty() {
+            if fallbacks.is_empty() || !causal::visible(&copy.object, turn.now.wall_ms).is_empty() {
                 fallbacks.clear();
             }
             fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts_of(node))));
         }
-        let mut asked: SmallVec<[NodeId; 5]> = tally.waiting().filter(|node| *node != from).collect();
-        self.contacts.sort(&mut asked);
-        op.asked_us = turn.now.mono_us;
-        for node in asked {
-            let (object, as_fallback) = (op.target.object.clone(), fallbacks.contains(&node));
-            self.send_for(turn, &op, node, PeerBody::Read { op: op.id, object, as_fallback });
-        }
         let epoch = self.epoch();
-        op.work = Work::Read(ReadWork { fallbacks, unreachable, ..ReadWork::new(purpose, tally, epoch) });
+        let mut read = ReadWork { fallbacks, unreachable, ..ReadWork::new(purpose, tally, epoch) };
+        if self.spares(&read, is_owner) {
+            read.spared = self.spare(&mut read.tally, complete && copy.is_ok());
+            read.asks_all = !read.spared.is_empty() && self.draws_all();
+        }
+        let mut asked: SmallVec<[NodeId; 5]> = read.tally.waiting().filter(|node| *node != from).collect();
+        self.contacts.sort(&mut asked);
+        if is_owner && !asked.is_empty() {
+            let of = |copy: &Copy| self.digest(&op.target.object, &op.target.store_key, copy);
+            read.digest = copy.as_ref().ok().map(of);
+        }
+        op.asked_us = turn.now.mono_us;
+        op.work = Work::Read(read);
+        asked.into_iter().for_each(|node| self.ask_for_copy(turn, &op, node));
+        self.expect_relief(turn.now.mono_us, &op);
         // This node's own copy is the first answer.
+        let copy = copy.map(|copy| copy.object);
         self.read_answered(turn, op, CopyAnswer { from, epoch, copy, complete })
     }
 
@@ -123,15 +131,7 @@ impl Shard {
                         read.copies.push((from, copy == joined));
                         read.joined = joined;
                     }
-                    // A joined object is as old as the oldest copy in it.
-                    read.epoch = read.epoch.min(epoch);
-                    // Rule: replaced replicas do not count.
-                    if complete {
-                        read.tally.good(from);
-                    } else {
-                        read.tally.bad(from, "it has lost something and is not rebuilt");
-                        read.unreachable.extend(is_fallback.then_some(from));
-                    }
+                    read.count(from, epoch, complete);
                 }
             }
             // Rule: errors are no copies.
@@ -152,6 +152,21 @@ impl Shard {
         self.read_step(turn, op)
     }
 
+    /// An owner's copy is the same as the one that this node had when it asked. That one is in the join already.
+    pub(super) fn read_same(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, same: SameAnswer) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
+        // Rule: same is said of one copy. The request may have been begun anew since, with a newer copy here.
+        let is_about_it = read.digest == Some(same.digest);
+        if !is_about_it || read.fallbacks.contains(&same.from) || !read.tally.is_waiting_for(same.from) {
+            return Step::Keep(op);
+        }
+        let own = self.config.node;
+        let is_current = read.copies.iter().any(|&(node, current)| node == own && current);
+        read.copies.push((same.from, is_current));
+        read.count(same.from, same.epoch, same.complete);
+        self.read_step(turn, op)
+    }
+
     pub(super) fn read_failed(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, node: NodeId, why: &str) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         let was_asked = read.tally.bad(node, why).is_some();
@@ -159,9 +174,13 @@ impl Shard {
         self.read_step(turn, op)
     }
 
-    /// Goes as far as the answers allow. A read that has replied stays until all owners have answered, so that the late
-    /// ones are repaired too.
+    /// Goes as far as the answers allow. A read that has replied stays until all that it has asked have answered, so
+    /// that the late ones are repaired too.
     fn read_step(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
+        if read.needs_spared() && self.ask_spared(turn, &mut op) {
+            return self.read_step(turn, op);
+        }
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         match (&read.phase, read.tally.verdict()) {
             (ReadPhase::Collecting, Verdict::Enough) if read.awaits_fallbacks(turn.now.wall_ms) => Step::Keep(op),
@@ -357,11 +376,9 @@ impl Shard {
             let error = self.store_error(ErrorCode::Damaged);
             return self.finish(turn, &op, error);
         }
-        for node in others.iter().filter(|&node| tally.is_waiting_for(node)) {
-            let (object, as_fallback) = (op.target.object.clone(), false);
-            self.send_for(turn, &op, node, PeerBody::Read { op: op.id, object, as_fallback });
-        }
+        let asked: SmallVec<[NodeId; 5]> = tally.waiting().collect();
         op.work = Work::Read(ReadWork::new(ReadPurpose::Recover(write), tally, self.epoch()));
+        asked.into_iter().for_each(|node| self.ask_for_copy(turn, &op, node));
         Step::Keep(op)
     }
 
@@ -414,7 +431,7 @@ impl Shard {
     /// fallback is sent nothing: what it has goes to the owners by its own walk.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
-        let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();
+        let sound = read.is_sound();
         // Rule: reads repair.
         if sound && read.fold.is_none() || read.joined.is_empty() {
             return;

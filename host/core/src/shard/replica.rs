@@ -121,15 +121,14 @@ impl Shard {
         }
     }
 
-    /// Answers a coordinator that reads. A node that is asked as an owner and is none refuses: what it lacks proves
-    /// nothing.
+    /// Answers a coordinator that reads, without the copy if that has the digest of the coordinator's. A node that is
+    /// asked as an owner and is none refuses: what it lacks proves nothing.
     pub(super) fn serve_read(
         &mut self,
         turn: &mut Turn<'_>,
         (from, trace, layout): (NodeId, u64, LayoutRef),
-        op: OpId,
-        id: &ObjectId,
-        as_fallback: bool,
+        (op, id): (OpId, &ObjectId),
+        (as_fallback, digest): (bool, Option<[u8; 16]>),
     ) {
         let hash = id.hash();
         let partition = self.view.layout().partition_of(hash);
@@ -141,12 +140,21 @@ impl Shard {
         let copy = match as_fallback || is_owner {
             true => {
                 let store_key = Bytes::from(id.store_key_of(hash));
-                self.load(turn, Place { partition, store_key: &store_key }).map(|copy| copy.object)
+                self.load(turn, Place { partition, store_key: &store_key }).map(|copy| {
+                    // Rule: equal copies have equal digests.
+                    let same = digest.filter(|digest| *digest == self.digest(id, &store_key, &copy));
+                    (copy.object, same)
+                })
             }
             false => Err(ErrorCode::StaleLayout),
         };
         let complete = self.vouches(partition, self.view.bucket(id.bucket), as_fallback);
-        let reply = PeerBody::ReadReply { op, epoch: self.epoch(), copy, complete };
+        let epoch = self.epoch();
+        let reply = match copy {
+            Ok((_, Some(digest))) => PeerBody::ReadSame { op, epoch, digest, complete },
+            Ok((object, None)) => PeerBody::ReadReply { op, epoch, copy: Ok(object), complete },
+            Err(code) => PeerBody::ReadReply { op, epoch, copy: Err(code), complete },
+        };
         self.send(turn, from, trace, reply);
     }
 

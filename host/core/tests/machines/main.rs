@@ -1,6 +1,7 @@
 //! The shards and the control machine of the core, driven event by event.
 
 mod access;
+mod asking;
 mod batches;
 mod bounds;
 mod contacts;

@@ -16,7 +16,7 @@ use rejoin_core::shard::event::{
     Alarm, ApplyJob, ApplyTicket, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged,
     PluginError, ReplyTo, ScanTicket, ScannedRows, ValidateJob, ValidateTicket,
 };
-use rejoin_core::shard::{Config, Shard};
+use rejoin_core::shard::{Config, ReadLimits, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{BucketProps, Record};
 use rejoin_proto::client::{Get, GetReply, Put, PutReply, Reply, StartId};
@@ -137,6 +137,8 @@ impl Cluster {
                 rows_lost: false,
                 replaced: false,
                 handoff: Default::default(),
+                // All owners are asked at once, so that a test does not depend on which are nearest.
+                reads: ReadLimits { hedge_max_us: 0, ..ReadLimits::default() },
             };
             change(&mut config);
             config
@@ -502,6 +504,11 @@ impl Node {
         let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let shard = Shard::open(config.clone(), view.clone(), rng, &mut store).expect("a shard");
         Self { id: config.node, shard, store, config, syncing: true, ahead_ms: 0, behind: VecDeque::new() }
+    }
+
+    /// Ends the node's process and opens it again on `store`, while nobody hears of it.
+    pub(crate) fn reopen(&mut self, view: &Arc<ClusterView>, store: Memory) {
+        *self = Self::open(self.config.clone(), view, store, 77);
     }
 }
 

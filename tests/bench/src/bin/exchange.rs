@@ -143,6 +143,7 @@ impl Pair {
                 rows_lost: false,
                 replaced: false,
                 handoff: Default::default(),
+                reads: Default::default(),
             };
             let mut store = Memory::default();
             let rng = Xoshiro256PlusPlus::seed_from_u64(id.0);

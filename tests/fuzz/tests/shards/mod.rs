@@ -41,6 +41,17 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             &[READ_REPLY, 1, 0, 0, 1],
             &[MERGED, 0, 0, 5],
         ]),
+        // A read of what a peer has too, by its digest, and one that a peer answers with another digest.
+        script(&[
+            &[PUT, 0, 1, 0, 3, 1],
+            &[REPLICATED, 1, 0, 0],
+            &[DURABLE, 1],
+            &[GET, 0, 1],
+            &[READ_REPLY, 1, 0, 3],
+            &[GET, 0, 1],
+            &[READ_REPLY, 1, 3, 3],
+            &[PASS, 20],
+        ]),
         // A write that two peers refuse.
         script(&[&[PUT, 0, 1, 0, 3, 1], &[REPLICATED, 1, 0, 0, 4], &[REPLICATED, 2, 0, 0, 5], &[DURABLE, 1]]),
         // A write with the context of another key.

@@ -51,6 +51,8 @@ pub(super) struct World {
     next: u64,
     /// What this run of the shard has asked of peers, the latest first, with what it was asked about.
     asked: VecDeque<(OpId, Cause)>,
+    /// Of the copy that it has asked peers to compare theirs with last.
+    digest: [u8; 16],
     tickets: VecDeque<(DurableTicket, Cause)>,
     merges: Vec<(MergeTicket, Cause)>,
     validations: Vec<(ValidateTicket, Cause)>,
@@ -127,6 +129,7 @@ impl World {
             rows_lost: false,
             replaced: false,
             handoff: Default::default(),
+            reads: Default::default(),
         };
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(0);
@@ -140,6 +143,7 @@ impl World {
             now_us: 0,
             next: 1,
             asked: VecDeque::new(),
+            digest: [0; 16],
             tickets: VecDeque::new(),
             merges: Vec::new(),
             validations: Vec::new(),
@@ -193,7 +197,10 @@ impl World {
     fn note_asked(&mut self, envelope: &PeerEnvelope) {
         let op = match &envelope.body {
             PeerBody::Forward(forward) => forward.op,
-            PeerBody::Read { op, .. } => *op,
+            PeerBody::Read { op, digest, .. } => {
+                self.digest = digest.unwrap_or(self.digest);
+                *op
+            }
             PeerBody::Offer(offer) => offer.op,
             PeerBody::Replicate(message) => match message.op {
                 Some(op) => op,
@@ -246,6 +253,7 @@ impl World {
     fn arrives(&mut self, peer: usize) {
         let Ok(envelope) = codec::decode::<PeerEnvelope>(&self.last) else { return };
         if let PeerBody::ReadReply { op, .. }
+        | PeerBody::ReadSame { op, .. }
         | PeerBody::Replicated { op, .. }
         | PeerBody::ForwardReply { op, .. }
         | PeerBody::OfferReply { op, .. } = &envelope.body
@@ -255,9 +263,10 @@ impl World {
         }
         let about = |op: &OpId| self.asked.iter().find(|(known, _)| known == op).and_then(|(_, cause)| *cause);
         let cause = match &envelope.body {
-            PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } => {
-                about(op)
-            }
+            PeerBody::ReadReply { op, .. }
+            | PeerBody::ReadSame { op, .. }
+            | PeerBody::Replicated { op, .. }
+            | PeerBody::ForwardReply { op, .. } => about(op),
             _ => Some(envelope.trace),
         };
         let from = self.node(peer);
@@ -380,6 +389,11 @@ impl World {
 
     pub(super) fn stamp(&self, ahead_ms: u64) -> Hlc {
         Hlc::from_ms(self.now().wall_ms + ahead_ms)
+    }
+
+    /// The digest that was asked about last.
+    pub(super) fn digest(&self) -> [u8; 16] {
+        self.digest
     }
 
     /// What was asked of a peer so many questions ago.

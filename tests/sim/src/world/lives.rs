@@ -12,7 +12,7 @@ use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, LinkEvent, Links};
 use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
-use rejoin_core::shard::{Config, Shard};
+use rejoin_core::shard::{Config, ReadLimits, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::ClusterId;
 use rejoin_proto::client::PROTOCOL;
@@ -34,6 +34,8 @@ const OP_BYTES: usize = 1024;
 const EXCHANGE_US: u64 = 2 * SECOND;
 /// The mean time between two comparisons of views by a shard.
 const VIEWS_US: u64 = 500 * MS;
+/// Of so many reads one asks all owners: more often than in a real cluster, so that a run sees many repairs.
+const READS_OF_ALL: u32 = 8;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
 
@@ -186,6 +188,7 @@ impl World {
                 rows_lost: node.reported_loss,
                 replaced,
                 handoff: Default::default(),
+                reads: ReadLimits { all_one_in: READS_OF_ALL, ..ReadLimits::default() },
             };
             let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));
             let opened = Shard::open(config, Arc::clone(&view), rng, disk);

@@ -107,6 +107,9 @@ impl Shard {
                     self.stand_in(turn, op, seat);
                 }
             }
+            Work::Read(read) if read.may_hedge() => {
+                self.ask_spared(turn, op);
+            }
             _ => {}
         }
     }
@@ -127,6 +130,8 @@ impl Shard {
                 let is_sloppy = !op.target.bucket.live.sloppy().is_empty();
                 Some(tally).filter(|tally| is_sloppy && tally.lacks_nodes())
             }
+            // Rule: late reads are hedged.
+            Work::Read(read) => Some(&read.tally).filter(|_| read.may_hedge()),
             _ => None,
         };
         let waiting =
@@ -135,7 +140,11 @@ impl Shard {
             let asked_us = op.asked_at_us(node);
             // Whoever is asked next needs time to answer, too.
             let half_us = op.deadline_us.saturating_sub(asked_us) / 2;
-            let patience_us = self.contacts.patience_us(node, &self.config.handoff).min(half_us);
+            let patience_us = match &op.work {
+                Work::Read(_) => self.contacts.hedge_us(node, &self.config.reads),
+                _ => self.contacts.patience_us(node, &self.config.handoff),
+            };
+            let patience_us = patience_us.min(half_us);
             (node, asked_us.saturating_add(patience_us))
         })
     }
@@ -148,9 +157,9 @@ impl Shard {
         }
     }
 
-    /// Asks a fallback in the place of each node that has not answered a write in the time that it usually takes, and
-    /// the next owner in the place of one that has not answered a read which was forwarded to it. The late node still
-    /// counts if it answers.
+    /// Asks a fallback in the place of each node that has not answered a write in the time that it usually takes, the
+    /// next owner in the place of one that has not answered a read which was forwarded to it, and the owners that were
+    /// spared in the place of one that has not answered a read. The late node still counts if it answers.
     pub(in crate::shard) fn relieve(&mut self, turn: &mut Turn<'_>) {
         if turn.now.mono_us < self.next_relief_us {
             return;
@@ -182,7 +191,7 @@ impl Shard {
                 Work::Read(read) if read.fallbacks.contains(&peer) => {
                     shard.read_failed(turn, op, peer, "it has been silent for long")
                 }
-                Work::Write(_) | Work::Forward(_) => {
+                Work::Read(_) | Work::Write(_) | Work::Forward(_) => {
                     shard.relieve_one(turn, &mut op, peer);
                     Step::Keep(op)
                 }
