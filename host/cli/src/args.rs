@@ -166,14 +166,20 @@ pub(crate) enum DemoCommand {
     Tenants,
 }
 
+/// The most threads of a node.
+pub(crate) const MAX_THREADS: u16 = 1024;
+
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Threads for the network and the shards, 1 to 1024 [default: as many as processors]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_THREADS)))]
     pub(crate) threads: Option<u16>,
+    /// Keep each of these threads on a processor of its own, for a machine that the node has for itself (Linux)
+    #[arg(long)]
+    pub(crate) pin: bool,
     /// End when the parent process ends (Linux)
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

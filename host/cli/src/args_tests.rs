@@ -24,7 +24,7 @@ fn every_verb_is_spelled_as_documented() {
         "dev --nodes 5 --base-port 9400 --data d".into(),
         "demo partition".into(),
         "serve --config node.toml".into(),
-        "serve --config node.toml --threads 4".into(),
+        "serve --config node.toml --threads 4 --pin".into(),
         "status --json".into(),
         "cert ca --renew --new-key".into(),
         "cert ca --retire --dir d".into(),

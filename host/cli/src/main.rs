@@ -48,6 +48,8 @@ use failure::Failure;
 use output::{Output, no_color};
 use tokio::runtime::Builder;
 
+use rejoin_node::LoopThreads;
+
 /// A node allocates a dozen times for each message on one thread and frees on another. The C library's allocator took
 /// an eighth of its time.
 #[global_allocator]
@@ -93,21 +95,12 @@ fn run(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failure> {
     ended
 }
 
-/// The runtime of a command. A node that is given one thread runs on this very one: waking another thread for each
-/// packet costs a fifth of its CPU time.
+/// The runtime of a command. For a node it is the first of its loops, on this very thread.
 fn runtime_for(command: &Command) -> Builder {
-    let threads = match command {
-        Command::Serve(args) => args.threads,
-        _ => None,
-    };
-    if threads == Some(1) {
-        return Builder::new_current_thread();
+    match command {
+        Command::Serve(args) => LoopThreads::first(args.pin),
+        _ => Builder::new_multi_thread(),
     }
-    let mut builder = Builder::new_multi_thread();
-    if let Some(threads) = threads {
-        builder.worker_threads(usize::from(threads));
-    }
-    builder
 }
 
 async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failure> {

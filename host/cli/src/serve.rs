@@ -3,9 +3,9 @@
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use rejoin_node::{Config, Node};
+use rejoin_node::{Config, LoopThreads, Node, Platform};
 
-use crate::args::ServeArgs;
+use crate::args::{MAX_THREADS, ServeArgs};
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
@@ -31,6 +31,10 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     let mut config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
     config.released = ready::released()?;
     let (name, data) = (config.name.to_string(), config.data.display().to_string());
+    // Ended at the end of this function, when the node has stopped.
+    let loops = LoopThreads::start(args.threads.unwrap_or_else(processors), args.pin)
+        .map_err(|why| Failure::usage(format!("{name} does not start: no threads can be started: {why}")))?;
+    let platform = Platform { loops: loops.loops(), ..Platform::machine() };
     let started = tokio::select! {
         biased;
         // A node that waits until it may join can be stopped meanwhile.
@@ -38,9 +42,10 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
             note(format!("{name} is stopped before it has started"));
             return Ok(());
         }
-        started = Node::start(config) => started,
+        started = Node::start_on(platform, config) => started,
     };
     let node = started.map_err(|why| Failure::usage(format!("{name} does not start: {why}")))?;
+    loops.pin_first();
     let serving = Serving {
         node: name,
         address: node.address().to_string(),
@@ -65,6 +70,12 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     node.stop().await.map_err(|why| Failure::new(Exit::Negative, format!("{name}: {why}")))?;
     note(format!("{name} has stopped"));
     Ok(())
+}
+
+/// The processors that this process may use.
+fn processors() -> u16 {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(count).unwrap_or(MAX_THREADS).min(MAX_THREADS)
 }
 
 /// Waits for a signal to stop.

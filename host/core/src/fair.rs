@@ -8,8 +8,15 @@
 //! What may wait is bounded by *dynamic thresholds* (Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998): a
 //! flow may have no more waiting than there is room left. One flow alone has half of the queue at most, two have a
 //! third each, and a flow that comes late always finds a place. What is under way is bounded in the same way while
-//! there is more than one flow. Every operation takes time logarithmic in the number of flows, and in addition linear
-//! in the number of those that are held back because they have too much under way.
+//! there is more than one flow.
+//!
+//! How long items wait is bounded as CoDel does it (Nichols and Jacobson, ACM Queue 2012): a queue that is long for a
+//! moment does its work, one that stays long is a *standing* queue, which only makes everybody late. Once on every turn
+//! for [`STANDING_US`] the oldest item of a flow had waited longer than it may, the flow is refused more while its
+//! oldest item has. That is before anything was done for the item, and costs next to nothing.
+//!
+//! Every operation takes time logarithmic in the number of flows, and in addition linear in the number of those that
+//! are held back because they have too much under way.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +25,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 pub const REQUEST_COST: u64 = 4 << 10;
 /// How long a flow counts as one that shares the queue after it has last sent something, in microseconds.
 pub const SHARED_US: u64 = 1_000_000;
+/// A flow must have been late on every turn for so long before it is refused anything for that, in microseconds.
+pub const STANDING_US: u64 = 100_000;
 /// The units of a tag for each unit of cost, so that weights up to this many can be told apart.
 const SCALE: u128 = 1 << 16;
 
@@ -67,6 +76,8 @@ pub struct Room {
     pub flow_waiting: Load,
     /// What may be under way. While only one flow uses the queue this is not looked at: another bound holds then.
     pub under_way: Load,
+    /// How long the oldest item of a flow may wait, in microseconds, before the flow is late.
+    pub wait_us: u64,
 }
 
 /// Why an item was not taken.
@@ -76,6 +87,8 @@ pub enum Full {
     Flow(Load),
     /// There is no room at all. What waits is this.
     All(Load),
+    /// The flow has been late for a while, and its oldest item has waited for so long, in microseconds.
+    Late(u64),
 }
 
 /// An item that comes in.
@@ -109,6 +122,8 @@ struct Entry<T> {
     value: T,
     load: Load,
     cost: u64,
+    /// When it came. A notice never waits.
+    at_us: u64,
 }
 
 #[derive(Debug)]
@@ -129,6 +144,14 @@ impl<T> Flow<T> {
     }
 }
 
+/// A flow whose oldest item had waited too long on its last turn.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    /// The first of the turns since which this was so on every turn.
+    since_us: u64,
+    turn_us: u64,
+}
+
 /// A weighted fair queue of items `T` of flows that are known by `K`.
 #[derive(Debug)]
 pub struct FairQueue<K, T> {
@@ -143,6 +166,8 @@ pub struct FairQueue<K, T> {
     now: Tag,
     waiting: Load,
     under_way: Load,
+    /// The flows that are late.
+    late: BTreeMap<K, Late>,
     /// The flow that has sent something last, and when.
     last: Option<(K, u64)>,
     /// When a flow other than the last one has sent something last.
@@ -161,6 +186,7 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
             now: 0,
             waiting: Load::default(),
             under_way: Load::default(),
+            late: BTreeMap::new(),
             last: None,
             other_us: None,
         }
@@ -211,10 +237,14 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
         let load = Load::of(item.bytes);
         // A flow that is refused uses the queue too.
         self.note(flow, now_us);
+        // Rule: standing queues take no more.
+        if let Some(waited_us) = self.late_by(now_us, flow) {
+            return Err((Full::Late(waited_us), item.value));
+        }
         if let Err(full) = self.room_for(self.waiting_of(flow), load) {
             return Err((full, item.value));
         }
-        let entry = Entry { value: item.value, load, cost: request_cost(item.bytes) };
+        let entry = Entry { value: item.value, load, cost: request_cost(item.bytes), at_us: now_us };
         self.add(flow, item.weight, entry);
         Ok(())
     }
@@ -223,7 +253,7 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
     /// how many there are.
     pub fn push_notice(&mut self, flow: K, value: T) {
         let weight = self.flows.get(&flow).map_or(1, |flow| flow.weight);
-        self.add(flow, weight, Entry { value, load: Load::default(), cost: 0 });
+        self.add(flow, weight, Entry { value, load: Load::default(), cost: 0, at_us: u64::MAX });
     }
 
     fn note(&mut self, flow: K, now_us: u64) {
@@ -233,6 +263,31 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
             self.other_us = Some(at_us);
         }
         self.last = Some((flow, now_us));
+    }
+
+    /// How long the oldest item of a flow has waited, if that is too long and has been on every turn for a while.
+    fn late_by(&self, now_us: u64, flow: K) -> Option<u64> {
+        let late = self.late.get(&flow).filter(|late| late.turn_us.saturating_sub(late.since_us) >= STANDING_US);
+        let oldest = late.and_then(|_| self.flows.get(&flow)?.entries.front());
+        let waited_us = now_us.saturating_sub(oldest?.at_us);
+        (waited_us > self.room.wait_us).then_some(waited_us)
+    }
+
+    /// An item of a flow is taken that has waited for so long. On each turn, the first one is the oldest.
+    fn note_wait(&mut self, now_us: u64, flow: K, waited_us: u64) {
+        let is_late = waited_us > self.room.wait_us;
+        match self.late.get_mut(&flow) {
+            Some(late) if late.turn_us == now_us => {}
+            Some(late) if is_late && now_us.saturating_sub(late.turn_us) < SHARED_US => late.turn_us = now_us,
+            Some(late) if is_late => *late = Late { since_us: now_us, turn_us: now_us },
+            Some(_) => drop(self.late.remove(&flow)),
+            None if is_late => {
+                // Those that have sent nothing since are forgotten.
+                self.late.retain(|_, late| now_us.saturating_sub(late.turn_us) < SHARED_US);
+                self.late.insert(flow, Late { since_us: now_us, turn_us: now_us });
+            }
+            None => {}
+        }
     }
 
     /// Whether a flow with so much waiting may have one more.
@@ -312,6 +367,10 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
         let set = if flow.entries.is_empty() { &mut self.idle } else { &mut self.ready };
         set.insert((flow.tag, key));
         self.forget();
+        // Notices do not count.
+        if entry.load.items > 0 {
+            self.note_wait(now_us, key, now_us.saturating_sub(entry.at_us));
+        }
         Some(Next { flow: key, value: entry.value, load: entry.load, cost: entry.cost })
     }
 

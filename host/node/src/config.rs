@@ -106,6 +106,10 @@ pub struct Config {
     /// Bytes of these requests.
     #[serde(default = "defaults::tenant_inbox_bytes")]
     pub tenant_inbox_bytes: u32,
+    /// How long requests of a tenant may wait before a shard, in milliseconds. Once they have waited longer for a tenth
+    /// of a second on end, further ones are answered *overloaded* while the oldest one has.
+    #[serde(default = "defaults::queue_wait_ms")]
+    pub queue_wait_ms: u32,
     /// Bytes that the requests under way in a shard hold.
     #[serde(default = "defaults::in_flight_bytes")]
     pub in_flight_bytes: usize,
@@ -254,6 +258,9 @@ mod defaults {
     }
     pub(super) fn tenant_inbox_bytes() -> u32 {
         32 << 20
+    }
+    pub(super) fn queue_wait_ms() -> u32 {
+        100
     }
     pub(super) fn merge_bucket_threads() -> usize {
         2

@@ -14,6 +14,8 @@ use crate::config::{Config, ConfigError};
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// The bytes that the audit log may be set to.
 const AUDIT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
+/// The longest that requests may be allowed to wait before a shard.
+const MAX_QUEUE_WAIT_MS: u32 = 60_000;
 /// A process that compiles needs some memory for itself.
 const LEAST_COMPILE_BYTES: u64 = 64 << 20;
 
@@ -49,6 +51,7 @@ const KEYS: &[&str] = &[
     "inbox_bytes",
     "tenant_inbox",
     "tenant_inbox_bytes",
+    "queue_wait_ms",
     "in_flight_bytes",
     "in_flight",
     "max_clients",
@@ -162,6 +165,9 @@ impl Config {
         }
         if self.retry_bytes < 1 << 20 || self.in_flight_bytes < 1 << 20 || self.inbox_bytes < 1 << 20 {
             return invalid("retry_bytes, in_flight_bytes, inbox_bytes", "must be at least 1048576");
+        }
+        if !(1..=MAX_QUEUE_WAIT_MS).contains(&self.queue_wait_ms) {
+            return invalid("queue_wait_ms", "must be 1 to 60000");
         }
         if self.tenant_inbox == 0 || self.tenant_inbox_bytes < 1 << 20 {
             return invalid("tenant_inbox, tenant_inbox_bytes", "must be at least 1, and 1048576 (1 MiB)");
@@ -376,6 +382,8 @@ mod tests {
         assert!(config.merge_bucket_threads < config.merge_tenant_threads, "and one of the tenant's");
         let least = [
             ("tenant_inbox = 0", "tenant_inbox, tenant_inbox_bytes: must be at least 1, and 1048576"),
+            ("queue_wait_ms = 0", "queue_wait_ms: must be 1 to 60000"),
+            ("queue_wait_ms = 60001", "queue_wait_ms: "),
             ("tenant_inbox_bytes = 1048575", "tenant_inbox, tenant_inbox_bytes: "),
             ("merge_tenant_threads = 0", "merge_tenant_threads, merge_tenant_queue, compile_tenant_queue: must be"),
             ("merge_tenant_queue = 0", "merge_tenant_threads, "),

@@ -5,11 +5,11 @@
 //! node, and when. Begin with `run`, then `batch`, `input_of` and `act`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
 
 use rejoin_core::control::{CatalogChange, Wait};
@@ -26,6 +26,7 @@ use rejoin_store::{CommitSeq, ShardStore};
 use rejoin_wire::{Class, Frame, SendError, Sender};
 
 use crate::clock::Clock;
+use crate::faults::{self, Faults};
 use crate::frames::{Encoder, LARGE_BYTES, answer};
 use crate::members::ShardRequests;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage, ShardReport, ShardStopped};
@@ -43,8 +44,8 @@ const BATCH: usize = 1024;
 const BULK_BATCH: usize = 4;
 /// The bytes of large messages of peers at which a batch takes no more of them. One is always in it.
 const LARGE_BATCH_BYTES: usize = 1 << 20;
-/// A batch whose items have so many bytes holds its thread for some milliseconds: the other tasks of the thread go on
-/// elsewhere meanwhile.
+/// A batch whose items have so many bytes takes some milliseconds: it is done on a thread for blocking work, and the
+/// connections of the shard's loop go on meanwhile.
 const LONG_BATCH_BYTES: usize = 1 << 20;
 /// Retry delay for a client that reads its replies more slowly than it sends requests, in milliseconds.
 const SLOW_READER_RETRY_MS: u32 = 50;
@@ -77,6 +78,10 @@ pub(crate) struct Driver {
     pub(crate) index: u16,
     pub(crate) batch: GroupCommit,
     pub(crate) store: ShardStore,
+    /// Whether long batches are done on a thread of their own.
+    pub(crate) long_beside: bool,
+    /// With fault injection: all batches are, while writes to the journal are held back.
+    pub(crate) faults: Option<Faults>,
     /// The most bytes of messages to one peer that wait here for space in its send queues.
     pub(crate) backlog_bytes: usize,
     pub(crate) clock: Clock,
@@ -170,8 +175,6 @@ impl Driver {
         let mut state = DriverState::default();
         let (mut items, mut messages) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         let (mut large_items, mut transfers) = (Vec::new(), Vec::with_capacity(BULK_BATCH));
-        // Whether the runtime has another thread for the tasks of this one.
-        let has_others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
         let mut more = false;
         let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.batch.next_wake_us())));
         loop {
@@ -222,15 +225,26 @@ impl Driver {
             let waiting = inbox.len() + large.len() + requests.waiting();
             let is_due = alarm.is_elapsed() && transfers.is_empty();
             let mut stop = None;
+            let is_held = self.faults.as_ref().is_some_and(Faults::holds_journal);
             // If there is nothing, what it was woken for went with the last batch.
             if !messages.is_empty() || !items.is_empty() || is_due {
-                stop = self.batch(&mut state, &mut messages, &mut items, waiting);
+                if is_held {
+                    let moved = (self, state, std::mem::take(&mut messages), std::mem::take(&mut items));
+                    let Some(done) = beside(moved, waiting).await else { return };
+                    (self, state, stop) = done;
+                } else {
+                    stop = self.batch(&mut state, &mut messages, &mut items, waiting);
+                }
             }
             let is_long = !transfers.is_empty();
             if is_long && stop.is_none() {
-                let is_short = !has_others || bytes_of(&transfers) < LONG_BATCH_BYTES;
-                let mut batch = || self.batch(&mut state, &mut messages, &mut transfers, waiting);
-                stop = if is_short { batch() } else { tokio::task::block_in_place(batch) };
+                if is_held || self.long_beside && bytes_of(&transfers) >= LONG_BATCH_BYTES {
+                    let moved = (self, state, std::mem::take(&mut messages), std::mem::take(&mut transfers));
+                    let Some(done) = beside(moved, waiting).await else { return };
+                    (self, state, stop) = done;
+                } else {
+                    stop = self.batch(&mut state, &mut messages, &mut transfers, waiting);
+                }
             }
             if let Some(stop) = stop {
                 let owes_ends = self.batch.shard().owes_ends();
@@ -665,6 +679,27 @@ impl DriverState {
 impl Client {
     fn new(sender: Sender) -> Self {
         Self { sender, replies: Vec::new() }
+    }
+}
+
+/// A driver with what its batch takes.
+type Moved = (Driver, DriverState, Vec<ShardMessage>, Vec<InboxItem>);
+
+/// Handles a batch on a thread for blocking work, while the other tasks of the loop go on. Returns the driver, and the
+/// caller that wants the shard to stop; `None` if the runtime ends.
+async fn beside(
+    (mut driver, mut state, mut messages, mut items): Moved,
+    waiting: usize,
+) -> Option<(Driver, DriverState, Option<oneshot::Sender<ShardStopped>>)> {
+    let batch = move || {
+        let stop = faults::blocking(|| driver.batch(&mut state, &mut messages, &mut items, waiting));
+        (driver, state, stop)
+    };
+    match tokio::task::spawn_blocking(batch).await {
+        Ok(done) => Some(done),
+        // As if it had panicked here: the node stops.
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fault injection for demonstrations and tests (`dev_faults`): cut connections, and journal writes and syncs that
 //! block.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
@@ -38,6 +39,19 @@ pub(crate) enum HeldOperation {
     JournalWrite,
 }
 
+thread_local! {
+    /// Whether this thread, although it is within a runtime, is there to be blocked.
+    static IS_FOR_BLOCKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work that may be blocked, on a thread for blocking work.
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    IS_FOR_BLOCKING.set(true);
+    let done = work();
+    IS_FOR_BLOCKING.set(false);
+    done
+}
+
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
@@ -69,6 +83,11 @@ impl Faults {
         self.0.released.notify_all();
     }
 
+    /// Whether a write to a journal would be blocked now.
+    pub(crate) fn holds_journal(&self) -> bool {
+        self.state().hold_journal
+    }
+
     /// How many disk operations are blocked.
     pub(crate) fn held(&self) -> usize {
         self.state().held
@@ -78,10 +97,13 @@ impl Faults {
         if !holds(&self.state()) {
             return;
         }
-        // The release comes over the network, and its tasks may be on this very thread.
+        // The release comes over the network, and its tasks may be on this very thread. On the thread of a loop nothing
+        // is blocked: the shards' drivers do their batches elsewhere from when they see that something is.
         match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(_) if IS_FOR_BLOCKING.get() => self.wait_here(holds),
             Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.wait_here(holds)),
-            _ => self.wait_here(holds),
+            Ok(_) => {}
+            Err(_) => self.wait_here(holds),
         }
     }
 

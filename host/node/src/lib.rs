@@ -18,7 +18,8 @@
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
 //! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `audit` and
 //! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins`, `merging` and `applying`, `http`,
-//! `admin_access` and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`, [`platform`], [`clock`].
+//! `admin_access` and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`, [`platform`] and
+//! [`loops`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -54,6 +55,7 @@ mod lag;
 mod law_checks;
 mod layouts;
 mod lock;
+pub mod loops;
 mod members;
 mod merging;
 mod messages;
@@ -88,6 +90,7 @@ pub const DASHBOARD: &str = include_str!("../dashboard.json");
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use encryption::{BadKeys, EncryptionKeys};
 pub use error::{StartError, StopError};
+pub use loops::LoopThreads;
 pub use node::Node;
 pub use platform::Platform;
 /// For the `main` of a program whose nodes compile plugins in child processes.

@@ -28,6 +28,7 @@ use crate::context::NodeContext;
 use crate::driver::{Driver, ShardQueues};
 use crate::engine::{self, Engine};
 use crate::error::{StartError, StopError};
+use crate::loops::Loops;
 use crate::members::{self, Membership, ShardRequests};
 use crate::messages::{CatalogRequest, Inbox, ShardHandle, ShardMessage};
 use crate::metrics::Metrics;
@@ -103,7 +104,7 @@ impl Node {
         Self::start_on(Platform::machine(), config).await
     }
 
-    /// Starts a node on another platform than the machine's, such as a simulation.
+    /// Starts a node on another platform than [`Platform::machine`], such as a simulation or several loops.
     ///
     /// # Errors
     /// As [`Node::start`].
@@ -111,7 +112,7 @@ impl Node {
         admin_access::check_file(&config)?;
         let rng = SharedRng::new(platform.seed);
         let plan = StartPlan::make(&config, &platform).await?;
-        let Platform { clock, network, threads, compiling, seed, .. } = platform;
+        let Platform { clock, network, threads, loops, compiling, seed, .. } = platform;
         // Ports and engine first: if they fail, the data was not touched.
         let limits = limits(&config);
         let socket = Endpoint::open_port(&*network, plan.listen, &limits)?;
@@ -131,7 +132,8 @@ impl Node {
         // not be seen by its peers.
         let seed = seed.map(|_| rng.next_seed());
         let endpoint = Endpoint::bind_with(network.runtime(), socket, seed, plan.identity.clone(), limits)?;
-        let shares = ShareThreads::start(endpoint.processor_shares(), threads).map_err(StartError::Thread)?;
+        endpoint.spread_over(loops.all());
+        let shares = ShareThreads::start(endpoint.processor_shares(), threads, &loops).map_err(StartError::Thread)?;
         let metrics = Arc::new(Metrics::new());
         let engine = Engine::open(&config, threads, compiling, pool)?;
         let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
@@ -211,7 +213,7 @@ impl Node {
             failures,
         };
         for (opened, queues) in shards.into_iter().zip(queues) {
-            node.spawn_shard(threads, opened, queues, &reports)?;
+            node.spawn_shard((threads, &loops), opened, queues, &reports)?;
         }
         node.spawn_tasks(channels, (control, ring, plan.secret), starts, failed_in);
         if let Some(listener) = admin {
@@ -227,7 +229,7 @@ impl Node {
     /// Starts a shard's task, its sync thread and its maintenance.
     fn spawn_shard(
         &mut self,
-        threads: Threads,
+        (threads, loops): (Threads, &Loops),
         opened: OpenedShard,
         queues: ShardQueues,
         reports: &ShardReports,
@@ -259,11 +261,13 @@ impl Node {
             links: reports.links.clone(),
             catalog: self.ctx.catalog.clone(),
             requests: reports.requests.clone(),
+            long_beside: threads == Threads::Own,
+            faults: self.ctx.config.dev_faults.then(|| self.ctx.faults.clone()),
             backlog_bytes: self.ctx.config.in_flight_bytes,
             batch: opened.batch,
             store: opened.store,
         };
-        self.shards.push(run::spawn_shard(driver, queues));
+        self.shards.push(run::spawn_shard(loops, driver, queues));
         Ok(())
     }
 

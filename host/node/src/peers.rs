@@ -28,6 +28,7 @@ use crate::context::NodeContext;
 use crate::control_files::DISKS_FILE;
 use crate::drain;
 use crate::frames::{CLOCK, HELLO, MESSAGE, READY, REBUILT, RELEASED, STOPPING, frame};
+use crate::loops;
 use crate::members;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardHandle, ShardMessage};
 use crate::peer_table::Peers;
@@ -48,7 +49,8 @@ const REPLACED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 2);
 const CUT: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 3);
 const BEHIND: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 4);
 
-/// Dials the peers that the machine asks for, and gives it the time and what shards have to tell it.
+/// Dials the peers that the machine asks for, each on the loop whose turn it is, and gives it the time and what shards
+/// have to tell it.
 pub(crate) async fn run_links(
     ctx: Arc<NodeContext>,
     endpoint: Endpoint,
@@ -63,7 +65,10 @@ pub(crate) async fn run_links(
         tokio::select! {
             biased;
             Some(event) = events.recv() => handle_event(&ctx, event),
-            Some(peer) = dials.recv() => drop(dialling.spawn(dial(ctx.clone(), endpoint.clone(), peer))),
+            Some(peer) = dials.recv() => {
+                let on = endpoint.runtime_for_peer();
+                loops::spawn(&mut dialling, on.as_ref(), dial(ctx.clone(), endpoint.clone(), peer));
+            }
             Some(_) = dialling.join_next(), if !dialling.is_empty() => {}
             () = ctx.redial.notified() => handle_event(&ctx, LinkEvent::Redial),
             // The machine has handled an event: compute its wake-up time again.

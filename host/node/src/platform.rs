@@ -11,6 +11,7 @@ use rejoin_wire::{Network, OsNetwork};
 
 use crate::clock::Clock;
 use crate::lock::lock;
+use crate::loops::Loops;
 
 /// Clock, disk, network, threads, compiler and random seed of a node.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct Platform {
     pub network: Arc<dyn Network>,
     /// Which work has threads of its own.
     pub threads: Threads,
+    /// The runtimes of shards and connections.
+    pub loops: Loops,
     /// Where plugins are compiled.
     pub compiling: Compiling,
     /// Seeds all random numbers of the node and of QUIC, but not the keys of TLS. `None` takes a seed from the
@@ -32,7 +35,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The real machine.
+    /// The real machine, with everything on the runtime in which the node is started.
     #[must_use]
     pub fn machine() -> Self {
         Self {
@@ -40,17 +43,18 @@ impl Platform {
             disk: Arc::new(OsDisk),
             network: Arc::new(OsNetwork),
             threads: Threads::Own,
+            loops: Loops::current(),
             compiling: Compiling::Child,
             seed: None,
         }
     }
 }
 
-/// Which work has threads of its own. Shards never have: they are tasks of the runtime in which the node was started,
-/// so that a request passes from its connection to its shard and back without waking a thread.
+/// Which work has threads of its own. Shards never have: they are tasks of the runtimes that drive the connections
+/// too, so that a request passes from its connection to a shard of the same loop and back without waking a thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Threads {
-    /// Blocking work has: syncs of journals, flushes, merges.
+    /// Blocking work has: syncs of journals, flushes, merges, batches of large requests.
     Own,
     /// None has: flushes are tasks, and syncs and merges run on the thread that asks for them. On a single-threaded
     /// runtime the seed then decides the order of everything.

@@ -82,6 +82,7 @@ impl RequestQueue {
             waiting: Load { items: config.inbox, bytes },
             flow_waiting: Load { items: config.tenant_inbox, bytes: config.tenant_inbox_bytes as usize },
             under_way: Load { items: config.in_flight, bytes: config.in_flight_bytes },
+            wait_us: u64::from(config.queue_wait_ms) * 1_000,
         };
         let state = Mutex::new(State { queue: FairQueue::new(room), stopped: false });
         let shared = Arc::new(Shared { state, ready: Notify::new(), taken: Notify::new() });
@@ -247,6 +248,7 @@ mod tests {
             waiting: Load { items: inbox, bytes: 64 << 20 },
             flow_waiting: Load { items: inbox, bytes: 32 << 20 },
             under_way: Load { items: 4_000, bytes: 64 << 20 },
+            wait_us: u64::MAX,
         };
         let state = Mutex::new(State { queue: FairQueue::new(room), stopped: false });
         let shared = Arc::new(Shared { state, ready: Notify::new(), taken: Notify::new() });

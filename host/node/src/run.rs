@@ -12,6 +12,7 @@ use rejoin_wire::{Accepted, CloseCode, Endpoint};
 use crate::admin::AdminListener;
 use crate::context::NodeContext;
 use crate::driver::{Driver, ShardQueues};
+use crate::loops::{self, Loops};
 use crate::messages::ShardMessage;
 use crate::metrics::Metrics;
 use crate::{peers, session};
@@ -19,10 +20,15 @@ use crate::{peers, session};
 /// How often the histograms' values are sorted into buckets.
 const METRICS_UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Starts a shard's task.
-pub(crate) fn spawn_shard(driver: Driver, queues: ShardQueues) -> JoinHandle<()> {
+/// Starts a shard's task on its loop.
+pub(crate) fn spawn_shard(loops: &Loops, driver: Driver, queues: ShardQueues) -> JoinHandle<()> {
     let (what, failures) = (format!("shard-{}", driver.index), driver.failures.clone());
-    tokio::spawn(async move { supervised(&what, failures, driver.run(queues)).await })
+    let on = loops.of_shard(driver.index).cloned();
+    let task = async move { supervised(&what, failures, driver.run(queues)).await };
+    match on {
+        Some(on) => on.spawn(task),
+        None => tokio::spawn(task),
+    }
 }
 
 /// Runs a store's maintenance as a task: when work is due, and every few seconds.
@@ -104,7 +110,7 @@ pub(crate) async fn upkeep(metrics: Arc<Metrics>) {
     }
 }
 
-/// Accepts connections and starts a task for each.
+/// Accepts connections and starts a task for each, on the loop of the connection.
 pub(crate) async fn accept(ctx: Arc<NodeContext>, endpoint: Endpoint) {
     let mut served = JoinSet::new();
     loop {
@@ -114,12 +120,13 @@ pub(crate) async fn accept(ctx: Arc<NodeContext>, endpoint: Endpoint) {
             accepted = endpoint.accept() => match accepted {
                 None => return,
                 Some(Accepted::Peer(connection, name)) => {
-                    let ctx = ctx.clone();
-                    served.spawn(async move { peers::serve(&ctx, connection, name, false).await });
+                    let (ctx, on) = (ctx.clone(), connection.runtime().cloned());
+                    let task = async move { peers::serve(&ctx, connection, name, false).await };
+                    loops::spawn(&mut served, on.as_ref(), task);
                 }
                 Some(Accepted::Client(connection)) => {
                     let session = session::serve(ctx.clone(), connection.clone());
-                    served.spawn(connection.task(session));
+                    loops::spawn(&mut served, connection.runtime(), connection.task(session));
                 }
             }
         }

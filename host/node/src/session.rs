@@ -432,6 +432,14 @@ impl ClientSession<'_> {
                 );
                 overloaded(message, CROWDED_RETRY_MS)
             }
+            Err(NotTaken::Full(Full::Late(waited_us))) => {
+                let (tenant, waited_ms) = (&self.caller.tenant_name, waited_us / 1_000);
+                let message = format!(
+                    "requests of tenant {tenant} have been waiting too long at this node for a while, the oldest one \
+                     for {waited_ms} ms; nothing was done"
+                );
+                overloaded(message, CROWDED_RETRY_MS)
+            }
             Err(NotTaken::Stopped) => ErrorReply::new(ErrorCode::Stopping, STOPPING),
         };
         if refusal.code == ErrorCode::Overloaded {

@@ -8,30 +8,35 @@ use tokio::runtime::Handle;
 
 use rejoin_wire::ProcessorShares;
 
+use crate::loops::Loops;
 use crate::platform::Threads;
 
 /// The nice value of these threads: a tenth of the share of one that serves everybody, when processors are short.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// The threads: as many as the runtime has. Dropping it ends them, and waits until they have ended.
+/// The threads: one for each loop, or as many as the only runtime has. Dropping it ends them, and waits until they have
+/// ended.
 pub(crate) struct ShareThreads {
     shares: ProcessorShares,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl ShareThreads {
-    /// Starts the threads within the runtime that the endpoint of these shares is driven by. On one thread there are
-    /// none, and no tenant is held back.
+    /// Starts the threads within the runtimes that drive the connections of these shares. On one thread there are none,
+    /// and no tenant is held back.
     ///
     /// # Errors
     /// A thread could not be started.
-    pub(crate) fn start(shares: ProcessorShares, threads: Threads) -> io::Result<Self> {
+    pub(crate) fn start(shares: ProcessorShares, threads: Threads, loops: &Loops) -> io::Result<Self> {
         let mut started = Self { shares, threads: Vec::new() };
-        let runtime = Handle::current();
-        let count = if threads == Threads::Own { runtime.metrics().num_workers() } else { 0 };
-        for number in 0..count {
-            let (worker, runtime) = (started.shares.worker(), runtime.clone());
+        let runtimes = match (threads, loops.all()) {
+            (Threads::Shared, _) => Vec::new(),
+            (Threads::Own, []) => vec![Handle::current(); Handle::current().metrics().num_workers()],
+            (Threads::Own, all) => all.to_vec(),
+        };
+        for (number, runtime) in runtimes.into_iter().enumerate() {
+            let worker = started.shares.worker();
             let thread = std::thread::Builder::new().name(format!("share-{number}")).spawn(move || {
                 lower_priority();
                 let _entered = runtime.enter();

@@ -43,6 +43,8 @@ pub struct ConnectionStats {
     pub frames_received: u64,
     /// Bytes of those frames, headers included.
     pub bytes_received: u64,
+    /// Datagrams sent, those of the handshake and acknowledgements included.
+    pub datagrams_sent: u64,
     /// Bytes waiting to be written.
     pub queued_bytes: usize,
     /// Bytes received and not yet taken.
@@ -79,6 +81,8 @@ struct Handle {
     slot: Option<Weak<Slot>>,
     /// To whom its tasks are charged; `None` for a connection that this side dialled.
     share: Option<Arc<Share>>,
+    /// Where its tasks are.
+    home: Option<tokio::runtime::Handle>,
     remote: Option<Remote>,
 }
 
@@ -153,13 +157,20 @@ impl Connection {
             drop(slot);
         };
         let reading = read_all(shared.clone(), read_limits, [control_in, request_in, large_in, bulk_in]);
-        let connection = Self(Arc::new(Handle { shared, limits: limits.clone(), admitted, slot: kept, share, remote }));
+        let (limits, home) = (limits.clone(), tokio::runtime::Handle::try_current().ok());
+        let connection = Self(Arc::new(Handle { shared, limits, admitted, slot: kept, share, home, remote }));
         runtime.spawn(connection.task(writing));
         runtime.spawn(connection.task(reading));
         connection
     }
 
-    /// Work for this connection as a task, to be spawned on the runtime of the endpoint. If the other side has dialled,
+    /// The runtime that has the tasks of this connection. `None` if that is not one of tokio's.
+    #[must_use]
+    pub fn runtime(&self) -> Option<&tokio::runtime::Handle> {
+        self.0.home.as_ref()
+    }
+
+    /// Work for this connection as a task, to be spawned on its runtime. If the other side has dialled,
     /// the processor time that it takes is charged as the connection's own is, see [`Connection::charge_to`].
     pub fn task(&self, work: impl Future<Output = ()> + Send + 'static) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         match &self.0.share {
@@ -279,12 +290,14 @@ impl Connection {
     pub fn stats(&self) -> ConnectionStats {
         let (frames_sent, bytes_sent, queued_bytes) = self.0.shared.outbox.counts();
         let (frames_received, bytes_received, inbox_bytes) = self.0.shared.inbox.counts();
-        let path = self.0.shared.quic.stats().path;
+        let stats = self.0.shared.quic.stats();
+        let path = stats.path;
         ConnectionStats {
             frames_sent,
             bytes_sent,
             frames_received,
             bytes_received,
+            datagrams_sent: stats.udp_tx.datagrams,
             queued_bytes,
             inbox_bytes,
             rtt: path.rtt,
@@ -315,7 +328,11 @@ async fn write_all(shared: Shared, [mut control, mut request, mut large, mut bul
 
 /// Writes the pending frames of a class until the connection ends.
 async fn write_class(shared: &Shared, class: Class, stream: &mut SendStream) {
-    while let Some(mut chunks) = poll_fn(|cx| shared.outbox.poll_take(class, cx)).await {
+    loop {
+        poll_fn(|cx| shared.outbox.poll_pending(class, cx)).await;
+        // The tasks that are due go first: what they send is then in the same write, and in the same datagram.
+        tokio::task::yield_now().await;
+        let Some(mut chunks) = shared.outbox.take(class) else { return };
         let mut rest = &mut chunks[..];
         while !rest.is_empty() {
             let written = match stream.write_chunks(rest).await {

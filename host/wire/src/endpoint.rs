@@ -11,6 +11,7 @@ use std::{
 };
 
 use quinn::{AsyncUdpSocket, Runtime, VarInt};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use rejoin_proto::{Address, Name};
@@ -208,6 +209,20 @@ impl Endpoint {
         self.0.handshake.shares.clone()
     }
 
+    /// Spreads the connections that are accepted from now on over these runtimes, in turn: the tasks of a connection
+    /// are spawned on its runtime, which also has its timers. The port is still read by the runtime in which the
+    /// endpoint was bound. Empty: that runtime has all connections. To be called once, before a connection is accepted.
+    pub fn spread_over(&self, runtimes: &[Handle]) {
+        self.0.handshake.spread.over(runtimes);
+    }
+
+    /// The runtime whose turn it is to have the connection to a peer: it should be dialled there. `None` if the
+    /// connections are not spread.
+    #[must_use]
+    pub fn runtime_for_peer(&self) -> Option<Handle> {
+        self.0.handshake.spread.next(true)
+    }
+
     /// Replaces the certificate, which must be of the same subject, and the authority's certificate, of the same
     /// cluster, for handshakes that begin from now on. Open connections stay.
     ///
@@ -364,7 +379,8 @@ impl Acceptor {
         let (handshake, ready, counters) = (self.handshake.clone(), self.ready.clone(), self.counters.clone());
         let warnings = self.warnings.clone();
         let is_expected = slot.is_reserved();
-        self.handshake.runtime.spawn(Box::pin(async move {
+        let on = self.handshake.spread.next(is_expected);
+        let task = async move {
             let remote = incoming.remote_address();
             let accepted = tokio::select! {
                 biased;
@@ -389,7 +405,12 @@ impl Acceptor {
                 }
             }
             drop(slot);
-        }));
+        };
+        match on {
+            // quinn spawns the connection's own task on the runtime in which it is accepted.
+            Some(on) => drop(on.spawn(task)),
+            None => self.handshake.runtime.spawn(Box::pin(task)),
+        }
     }
 }
 

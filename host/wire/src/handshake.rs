@@ -14,6 +14,7 @@ use rejoin_proto::{ClusterId, Name};
 
 use crate::shares::{ProcessorShares, Share};
 use crate::slots::ConnectionSlots;
+use crate::spread::Spread;
 use crate::{
     CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject,
     Validity,
@@ -36,13 +37,15 @@ pub(crate) struct Handshake {
     pub(crate) slots: Arc<ConnectionSlots>,
     /// Of accepted clients.
     pub(crate) shares: ProcessorShares,
+    pub(crate) spread: Spread,
     identity: RwLock<Identity>,
 }
 
 impl Handshake {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, limits: Arc<Limits>, identity: Identity) -> Self {
         let slots = ConnectionSlots::new(limits.clone());
-        Self { runtime, limits, slots, shares: ProcessorShares::new(), identity: RwLock::new(identity) }
+        let (shares, identity) = (ProcessorShares::new(), RwLock::new(identity));
+        Self { runtime, limits, slots, shares, spread: Spread::default(), identity }
     }
 
     pub(crate) fn identity(&self) -> Identity {

@@ -52,6 +52,7 @@ mod preamble;
 mod runtime;
 mod shares;
 mod slots;
+mod spread;
 mod subject;
 mod tls;
 mod utc;

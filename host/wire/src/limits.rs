@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -20,6 +21,15 @@ const DATAGRAM_BUFFER: usize = 8 << 10;
 pub(crate) const STREAMS: u32 = Class::COUNT as u32;
 /// Above this, segmentation offload was measured to lose datagrams.
 const MAX_MTU: u16 = 6_500;
+/// The other side acknowledges after more than so many packets, if nothing that it sends takes the acknowledgement
+/// along before. By default QUIC acknowledges every other packet at once, before the answer is there, in a datagram that
+/// has nothing else in it.
+const ACK_THRESHOLD: u32 = 15;
+/// It waits for no longer than this. A loss at the end of what was sent is noticed that much later, and a sender whose
+/// window is less than [`ACK_THRESHOLD`] packets waits for it: 25 ms, QUIC's default, would be a stall.
+const ACK_DELAY: Duration = Duration::from_millis(10);
+/// What may be under way on a new connection, bytes: more than [`ACK_THRESHOLD`] packets of `MIN_MTU`.
+const INITIAL_WINDOW: u64 = 64 << 10;
 
 /// One value per traffic class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,6 +222,10 @@ impl Limits {
             IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu);
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD)).max_ack_delay(Some(ACK_DELAY));
+        let mut congestion = CubicConfig::default();
+        congestion.initial_window(INITIAL_WINDOW);
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(streams))
@@ -229,7 +243,8 @@ impl Limits {
             .initial_mtu(MIN_MTU)
             .min_mtu(MIN_MTU)
             .mtu_discovery_config((self.mtu > MIN_MTU).then_some(discovery))
-            .ack_frequency_config(None::<AckFrequencyConfig>)
+            .ack_frequency_config(Some(acks))
+            .congestion_controller_factory(Arc::new(congestion))
             .allow_spin(false)
             .enable_segmentation_offload(true);
         Ok(transport)

@@ -119,6 +119,15 @@ struct State {
     bytes: u64,
     /// The waiting writer. One waker is enough: one task writes all classes.
     writer: Option<Waker>,
+    /// The writer was woken and lets others go first.
+    about_to_take: bool,
+}
+
+impl State {
+    /// The writer, if it is to be woken for what was queued.
+    fn writer_to_wake(&mut self) -> Option<Waker> {
+        if self.about_to_take { None } else { self.writer.take() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +152,10 @@ impl Queue {
             self.chunks.push(self.tail.split().freeze());
             self.chunks.push(frame.body.clone());
         }
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.tail.is_empty() || !self.chunks.is_empty()
     }
 
     fn take(&mut self) -> Vec<Bytes> {
@@ -184,7 +197,7 @@ impl Outbox {
         if !self.accept(&mut state, len, frame) {
             return Err(SendError::Full(frame.class));
         }
-        let writer = state.writer.take();
+        let writer = state.writer_to_wake();
         drop(state);
         wake(writer);
         Ok(())
@@ -207,7 +220,7 @@ impl Outbox {
             *refused
         });
         let queued = before - frames.len();
-        let writer = if queued > 0 { state.writer.take() } else { None };
+        let writer = if queued > 0 { state.writer_to_wake() } else { None };
         drop(state);
         wake(writer);
         Ok(queued)
@@ -232,20 +245,33 @@ impl Outbox {
         true
     }
 
-    /// For the writer: the pending chunks of a class, `None` once the connection has ended.
-    pub(crate) fn poll_take(&self, class: Class, cx: &mut Context<'_>) -> Poll<Option<Vec<Bytes>>> {
+    /// For the writer: resolves when a class has pending chunks, or the connection has ended. It has to take them then,
+    /// and is not woken before that.
+    pub(crate) fn poll_pending(&self, class: Class, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.state);
-        if state.closed {
-            return Poll::Ready(None);
-        }
-        let chunks = state.queues[class.index()].take();
-        if !chunks.is_empty() {
-            return Poll::Ready(Some(chunks));
+        if state.closed || state.queues[class.index()].has_pending() {
+            state.about_to_take = true;
+            return Poll::Ready(());
         }
         if !state.writer.as_ref().is_some_and(|writer| writer.will_wake(cx.waker())) {
             state.writer = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// For the writer: the pending chunks of a class, `None` once the connection has ended.
+    pub(crate) fn take(&self, class: Class) -> Option<Vec<Bytes>> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return None;
+        }
+        let chunks = state.queues[class.index()].take();
+        state.about_to_take = false;
+        // What was queued for other classes meanwhile has woken nobody.
+        let writer = if state.queues.iter().any(Queue::has_pending) { state.writer.take() } else { None };
+        drop(state);
+        wake(writer);
+        Some(chunks)
     }
 
     /// For the writer: the transport has taken that many bytes.
@@ -328,10 +354,47 @@ mod tests {
     }
 
     fn take(sender: &Sender, class: Class) -> Vec<u8> {
-        match sender.0.poll_take(class, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(chunks)) => chunks.concat(),
-            _ => Vec::new(),
+        match sender.0.poll_pending(class, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => sender.0.take(class).unwrap_or_default().concat(),
+            Poll::Pending => Vec::new(),
         }
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_writer_is_woken_once_for_what_comes_before_it_takes() {
+        let (sender, woken) = (sender(1 << 20), Arc::new(Woken::default()));
+        let times = || woken.0.load(Ordering::Relaxed);
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let pending = |class, cx: &mut Context<'_>| sender.0.poll_pending(class, cx).is_ready();
+        assert!(!pending(Class::Control, &mut cx) && !pending(Class::Request, &mut cx));
+        sender.try_send(Class::Request, 1, Bytes::new()).unwrap();
+        assert_eq!(times(), 1);
+        assert!(!pending(Class::Control, &mut cx) && pending(Class::Request, &mut cx));
+        for id in 2..5 {
+            sender.try_send(Class::Request, id, Bytes::new()).unwrap();
+        }
+        let mut frame = vec![Frame { class: Class::Control, id: 5, body: Bytes::new() }];
+        assert_eq!(sender.try_send_batch(&mut frame), Ok(1));
+        assert_eq!(times(), 1, "it takes them in a moment");
+        assert_eq!(sender.0.take(Class::Request).unwrap().concat().len(), 4 * 12);
+        assert_eq!(times(), 2, "for the other class, which it has found empty before");
+        assert_eq!(take(&sender, Class::Control).len(), 12);
+        assert!(!pending(Class::Control, &mut cx) && !pending(Class::Request, &mut cx));
+        sender.try_send(Class::Control, 6, Bytes::new()).unwrap();
+        assert_eq!(times(), 3);
+        sender.0.close();
+        assert!(pending(Class::Bulk, &mut cx) && sender.0.take(Class::Bulk).is_none());
     }
 
     #[test]

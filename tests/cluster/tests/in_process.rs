@@ -3,7 +3,7 @@
 
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, Client};
-use rejoin_node::{Config, Node};
+use rejoin_node::{Config, LoopThreads, Node, Platform};
 use rejoin_test_cluster::{Files, cluster_id};
 
 async fn start(files: &Files) -> Vec<Node> {
@@ -42,5 +42,46 @@ async fn what_was_put_is_read_on_every_node_and_after_a_clean_restart() {
     assert!(!bucket.get("k").await.unwrap().is_found());
     for node in nodes {
         node.stop().await.unwrap();
+    }
+}
+
+/// Nodes with one, two and three loops: connections and shards are on different ones, and the loops end with the node.
+#[tokio::test]
+async fn nodes_on_several_loops_serve_stop_and_start_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Files::create(dir.path(), cluster_id(2), 3);
+    for round in 0..2_u8 {
+        let mut nodes = Vec::new();
+        for index in 0..3_u16 {
+            let loops = LoopThreads::start(index + 1, false).unwrap();
+            let platform = Platform { loops: loops.loops(), ..Platform::machine() };
+            let config = Config::load(&files.config_path(usize::from(index))).unwrap();
+            nodes.push((Node::start_on(platform, config).await.unwrap(), loops));
+        }
+        let client = Client::from_profile(files.profile()).await.unwrap();
+        if round == 0 {
+            client.admin().create_bucket("plain", BucketProps::default()).await.unwrap();
+        }
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        // Large enough for a batch of its own.
+        bucket.put("large", vec![round; 1 << 20]).blind().await.unwrap();
+        let mut calls = tokio::task::JoinSet::new();
+        for key in 0..64_u8 {
+            let (bucket, name) = (bucket.clone(), format!("k{key}"));
+            calls.spawn(async move {
+                let read = bucket.get(&name).r(3).await.unwrap();
+                let before = [round.wrapping_sub(1), key];
+                assert_eq!(read.value.as_deref(), (round > 0).then_some(&before[..]));
+                assert_eq!(read.answered.len(), 3);
+                bucket.put(&name, vec![round, key]).context(&read.context).await.unwrap();
+            });
+        }
+        calls.join_all().await;
+        assert!(bucket.get("large").await.unwrap().is_found());
+        drop((bucket, client));
+        for (node, loops) in nodes {
+            node.stop().await.unwrap();
+            drop(loops);
+        }
     }
 }

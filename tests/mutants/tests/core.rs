@@ -161,6 +161,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::IdleFlowsEarnNothing => fair::a_flow_that_was_idle_has_no_credit,
         Rule::AFlowLeavesRoomToOthers => fair::one_flow_leaves_room_and_a_late_one_finds_some,
         Rule::WhatIsUnderWayLeavesRoom => fair::what_a_flow_has_under_way_leaves_room_to_others,
+        Rule::StandingQueuesTakeNoMore => fair::a_flow_that_stays_late_is_refused_until_it_is_not,
         Rule::DebtsArePaidFirst => quotas::what_was_used_before_it_was_counted_is_owed,
         Rule::PluginsAreWithinTheirQuota => quotas::a_tenant_pushes_no_more_plugins_than_its_quota_allows,
         Rule::WhatIsDeletedIsNotServed => {

@@ -14,6 +14,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, Bytes, Client, ClientBuilder, Tls};
 use rejoin_node::clock::Clock;
+use rejoin_node::loops::Loops;
 use rejoin_node::platform::{Compiling, Threads};
 use rejoin_node::{Config, Node, Platform};
 use rejoin_wire::{Endpoint, Identity, Limits};
@@ -160,6 +161,7 @@ async fn live(world: World, node: &'static str, config: Config) -> turmoil::Resu
         disk: Arc::new(PageCache),
         network: Arc::new(world.network.clone()),
         threads: Threads::Shared,
+        loops: Loops::current(),
         compiling: Compiling::Here,
         seed: Some(world.seed()),
     };

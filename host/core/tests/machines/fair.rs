@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use rejoin_core::fair::{FairQueue, Full, Item, Load, Next, REQUEST_COST, Room, SHARED_US, request_cost};
+use rejoin_core::fair::{FairQueue, Full, Item, Load, Next, REQUEST_COST, Room, SHARED_US, STANDING_US, request_cost};
 
 type Queue = FairQueue<u64, u64>;
 
@@ -12,6 +12,7 @@ const WIDE: Room = Room {
     waiting: Load { items: 1 << 20, bytes: 1 << 40 },
     flow_waiting: Load { items: 1 << 20, bytes: 1 << 40 },
     under_way: Load { items: 1 << 20, bytes: 1 << 40 },
+    wait_us: u64::MAX,
 };
 
 fn item(value: u64, weight: u32, bytes: usize) -> Item<u64> {
@@ -284,4 +285,56 @@ proptest! {
         queue.push(0, 9, item(0, 1, 0)).unwrap();
         prop_assert_eq!(queue.flows(), 1, "what owes nothing is forgotten");
     }
+}
+
+/// Turns every 20 ms of which each finds an item that has waited for 20 ms, where 10 are allowed.
+#[test]
+pub(crate) fn a_flow_that_stays_late_is_refused_until_it_is_not() {
+    const MS: u64 = 1_000;
+    let mut queue = Queue::new(Room { wait_us: 10 * MS, ..WIDE });
+    let push =
+        |queue: &mut Queue, now_us: u64, flow: u64| queue.push(now_us, flow, item(0, 1, 0)).map_err(|(full, _)| full);
+    let turn = |queue: &mut Queue, now_us: u64| {
+        while let Some(next) = queue.pop(now_us) {
+            queue.done(next.flow, next.load, 0);
+        }
+    };
+    // A stall now and then is none of the flow's doing, however long.
+    push(&mut queue, 0, 1).unwrap();
+    turn(&mut queue, 1_000 * MS);
+    push(&mut queue, 2_500 * MS, 1).unwrap();
+    push(&mut queue, 2_515 * MS, 1).unwrap();
+    turn(&mut queue, 2_520 * MS);
+    push(&mut queue, 2_530 * MS, 1).unwrap();
+    push(&mut queue, 2_545 * MS, 1).unwrap();
+    turn(&mut queue, 2_546 * MS);
+    push(&mut queue, 2_600 * MS, 1).unwrap();
+    turn(&mut queue, 2_605 * MS);
+
+    let (mut refused, began) = (Vec::new(), 3_000 * MS);
+    for round in 0..10 {
+        let now_us = began + round * 20 * MS;
+        push(&mut queue, now_us, 1).expect("nothing of it waits");
+        push(&mut queue, now_us + 15 * MS, 2).expect("the other flow is not late");
+        match push(&mut queue, now_us + 15 * MS, 1) {
+            Ok(()) => {}
+            Err(Full::Late(waited_us)) => {
+                assert_eq!(waited_us, 15 * MS);
+                refused.push(now_us + 15 * MS);
+            }
+            full => panic!("{full:?}"),
+        }
+        // The younger items of a turn do not make it a good one.
+        turn(&mut queue, now_us + 20 * MS);
+    }
+    let late_since = began + 20 * MS;
+    let first = refused.first().copied().expect("some were refused") - late_since;
+    assert!((STANDING_US..STANDING_US + 20 * MS).contains(&first), "after {first} microseconds");
+    assert_eq!(refused.len(), 4, "{refused:?}");
+
+    let now_us = began + 200 * MS;
+    push(&mut queue, now_us, 1).unwrap();
+    turn(&mut queue, now_us + 9 * MS);
+    push(&mut queue, now_us + 10 * MS, 1).unwrap();
+    push(&mut queue, now_us + 30 * MS, 1).expect("it was in time on a turn");
 }

@@ -10,7 +10,8 @@
 //! what they leave over is the greedy one's.
 //!
 //! A client that has not shown yet who it is is of the flow of newcomers: all handshakes together have one share. A
-//! single flow is never held back, and without workers none is.
+//! single flow is never held back, and without workers none is. While there is one flow beside newcomers that take next
+//! to nothing, there is nothing to compare: its tasks are polled as if there were no flows, without a clock.
 
 mod queue;
 mod task;
@@ -39,6 +40,9 @@ const REVIEW_US: u64 = 50_000;
 const ACTIVE_US: u64 = 1_000_000;
 /// What all flows take together before any is held back: an eighth of a processor's time.
 const BUSY_NS: u64 = 2 * REVIEW_US * 1_000 / 8;
+/// While newcomers take less than this beside one flow, that flow's tasks are not measured: a hundredth of a
+/// processor's time.
+const FEW_NS: u64 = 2 * REVIEW_US * 1_000 / 100;
 /// A flow is held back that has taken more than its share and a quarter.
 const TOLERANCE: (u128, u128) = (5, 4);
 
@@ -82,6 +86,8 @@ struct Inner {
     began: Instant,
     flows: Mutex<Flows>,
     newcomers: Arc<Flow>,
+    /// There is something to compare: every task is measured.
+    measures: AtomicBool,
     next_review_us: AtomicU64,
     workers: AtomicUsize,
     queue: Mutex<Queue>,
@@ -123,7 +129,10 @@ impl Inner {
         }
         let total: u128 = active.iter().map(|(_, level)| u128::from(*level)).sum();
         let weights: u128 = active.iter().map(|(flow, _)| u128::from(flow.weight.load(Relaxed))).sum();
-        let is_busy = active.len() > 1 && total > u128::from(BUSY_NS) && self.workers.load(Relaxed) > 0;
+        let newcomers = flows.known.get(&None).map_or(0, |standing| standing.level_ns);
+        let measures = flows.known.len() > 2 || newcomers >= FEW_NS;
+        self.measures.store(measures, Relaxed);
+        let is_busy = measures && active.len() > 1 && total > u128::from(BUSY_NS) && self.workers.load(Relaxed) > 0;
         for (flow, level) in active {
             let (weight, level) = (u128::from(flow.weight.load(Relaxed)), u128::from(level));
             let is_held = is_busy && level * weights * TOLERANCE.1 > total * weight * TOLERANCE.0;
@@ -171,6 +180,7 @@ impl ProcessorShares {
             began: Instant::now(),
             flows: Mutex::new(flows),
             newcomers,
+            measures: AtomicBool::new(false),
             next_review_us: AtomicU64::new(REVIEW_US),
             workers: AtomicUsize::new(0),
             queue: Mutex::default(),
@@ -203,12 +213,12 @@ impl ProcessorShares {
 
     /// The share of a connection that may be anybody's yet.
     pub(crate) fn newcomer(&self) -> Arc<Share> {
-        Arc::new(Share { of: self.clone(), flow: Mutex::new(Some(self.0.newcomers.clone())) })
+        Share::new(self.clone(), Some(self.0.newcomers.clone()))
     }
 
     /// The share of a connection that is not charged to anybody.
     pub(crate) fn exempt(&self) -> Arc<Share> {
-        Arc::new(Share { of: self.clone(), flow: Mutex::new(None) })
+        Share::new(self.clone(), None)
     }
 
     fn flow(&self, key: u64, weight: u32) -> Arc<Flow> {
@@ -221,6 +231,10 @@ impl ProcessorShares {
         let flow = Flow::new(Some(key), weight);
         let standing = Standing { flow: Arc::downgrade(&flow), level_ns: 0, last_us: 0 };
         flows.known.insert(Some(key), standing);
+        if flows.known.len() > 2 {
+            // A second one beside the newcomers. If one of them is gone, the next review finds that out.
+            self.0.measures.store(true, Relaxed);
+        }
         flow
     }
 }

@@ -6,7 +6,10 @@ use std::{
     net::UdpSocket,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, Wake, Waker},
     time::Instant,
 };
@@ -24,21 +27,35 @@ pub(crate) struct Share {
     pub(super) of: ProcessorShares,
     /// `None`: to nobody.
     pub(super) flow: Mutex<Option<Arc<Flow>>>,
+    is_newcomer: AtomicBool,
+    is_exempt: AtomicBool,
 }
 
 impl Share {
+    pub(super) fn new(of: ProcessorShares, flow: Option<Arc<Flow>>) -> Arc<Self> {
+        let (is_newcomer, is_exempt) = (AtomicBool::new(flow.is_some()), AtomicBool::new(flow.is_none()));
+        Arc::new(Self { of, flow: Mutex::new(flow), is_newcomer, is_exempt })
+    }
+
+    /// Whether its tasks are neither measured nor held back at present. Newcomers always are measured: they are few.
+    fn is_free(&self) -> bool {
+        self.is_exempt.load(Relaxed) || !self.of.0.measures.load(Relaxed) && !self.is_newcomer.load(Relaxed)
+    }
+
     /// Charges them to the flow of that key from now on, which has that weight from now on; 0 is taken for 1. Those
     /// that are charged to nobody stay so.
     pub(crate) fn charge_to(&self, key: u64, weight: u32) {
         let flow = self.of.flow(key, weight);
         if let Some(known) = &mut *lock(&self.flow) {
             *known = flow;
+            self.is_newcomer.store(false, Relaxed);
         }
     }
 
     /// Charges them to nobody from now on.
     pub(crate) fn exempt(&self) {
         *lock(&self.flow) = None;
+        self.is_exempt.store(true, Relaxed);
     }
 
     pub(super) fn flow(&self) -> Option<Arc<Flow>> {
@@ -112,6 +129,32 @@ impl Task {
         }
     }
 
+    /// Polls it once for the runtime, without measuring it. What it waits for wakes the runtime's task.
+    fn run_free(&self, mut state: MutexGuard<'_, State>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(mut work) = state.work.take() else { return Poll::Pending };
+        state.stage = Stage::Polled;
+        drop(state);
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        let mut state = lock(&self.state);
+        if matches!(polled, Ok(Poll::Pending)) && state.stage != Stage::Ended {
+            let was_woken = state.stage == Stage::PolledAndWoken;
+            state.work = Some(work);
+            state.stage = Stage::Idle;
+            drop(state);
+            if was_woken {
+                // By a waker from when it was measured.
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+        state.stage = Stage::Ended;
+        // Dropping it may come back to this one.
+        drop(state);
+        drop(work);
+        log_panic(polled);
+        Poll::Ready(())
+    }
+
     /// Polls it once, and returns the weight of its flow and how long that took, in nanoseconds.
     pub(super) fn run(self: &Arc<Self>) -> (u64, u64) {
         let mut state = lock(&self.state);
@@ -144,14 +187,18 @@ impl Task {
         // Dropping it and waking its task may come back to this one.
         drop(state);
         drop(over);
-        if let Err(panic) = polled {
-            let why = panic.downcast_ref::<&str>().copied().unwrap_or("its message is in the log");
-            tracing::error!(why, "a task of a connection has panicked and ended");
-        }
+        log_panic(polled);
         if let Some(waker) = woken {
             waker.wake();
         }
         (weight, took_ns)
+    }
+}
+
+fn log_panic(polled: std::thread::Result<Poll<()>>) {
+    if let Err(panic) = polled {
+        let why = panic.downcast_ref::<&str>().copied().unwrap_or("its message is in the log");
+        tracing::error!(why, "a task of a connection has panicked and ended");
     }
 }
 
@@ -189,10 +236,17 @@ impl Future for Outer {
         if !state.outer.as_ref().is_some_and(|outer| outer.will_wake(cx.waker())) {
             state.outer = Some(cx.waker().clone());
         }
-        match state.stage {
+        let stage = state.stage;
+        match stage {
             Stage::Ended => return Poll::Ready(()),
-            Stage::Due => {}
-            _ => return Poll::Pending,
+            Stage::Idle | Stage::Due if task.share.is_free() => return task.run_free(state, cx),
+            // Idle: it was woken by the waker of the runtime's task, which it has from when it was not measured.
+            Stage::Idle | Stage::Due => {}
+            Stage::Polled => {
+                state.stage = Stage::PolledAndWoken;
+                return Poll::Pending;
+            }
+            Stage::Queued | Stage::PolledAndWoken => return Poll::Pending,
         }
         // It may have been held back since it was woken.
         let _ = task.schedule(&mut state);

@@ -6,9 +6,10 @@ use super::*;
 
 const SECOND: u64 = 1_000_000;
 
-/// Shares with a worker that nobody runs.
+/// Shares with a worker that nobody runs. They are measured, as if there were several flows.
 fn shares() -> (ProcessorShares, ShareWorker) {
     let shares = ProcessorShares::new();
+    shares.0.measures.store(true, Relaxed);
     let worker = shares.worker();
     (shares, worker)
 }
@@ -100,6 +101,56 @@ fn a_held_task_is_polled_by_a_worker_and_ends_where_it_was_spawned() {
     shares.stop();
     running.join().expect("no panic");
     assert_eq!(poll(&mut task), Poll::Ready(()));
+}
+
+#[test]
+fn who_has_nobody_beside_it_is_not_measured() {
+    let shares = ProcessorShares::new();
+    // Nothing is compared meanwhile, however slow the machine is.
+    shares.0.next_review_us.store(u64::MAX, Relaxed);
+    let worker = shares.worker();
+    let taken = |share: &Share| share.flow().expect("it has one").taken.load(Relaxed);
+    let (alone, newcomer, polls) = (share(&shares, 1, 1), shares.newcomer(), Arc::new(AtomicUsize::new(0)));
+    let mut task = counting(&alone, &polls, 9);
+    assert_eq!((poll(&mut task), polls.load(Relaxed), taken(&alone)), (Poll::Pending, 1, 0));
+    let mut handshake = counting(&newcomer, &polls, 0);
+    assert_eq!(poll(&mut handshake), Poll::Ready(()));
+    assert!(taken(&newcomer) > 0, "newcomers are");
+
+    let other = share(&shares, 2, 1);
+    // Woken by the waker that it had when it was not measured.
+    assert_eq!((poll(&mut task), polls.load(Relaxed)), (Poll::Pending, 3));
+    let measured = taken(&alone);
+    assert!(measured > 0);
+    alone.flow().expect("it has one").is_held.store(true, Relaxed);
+    assert_eq!((poll(&mut task), polls.load(Relaxed)), (Poll::Pending, 3), "it is for a worker");
+    drop((other, worker));
+    shares.stop();
+    while poll(&mut task).is_pending() {}
+    assert_eq!(polls.load(Relaxed), 10);
+}
+
+#[test]
+fn measuring_ends_when_the_others_are_gone_and_begins_with_many_newcomers() {
+    let shares = ProcessorShares::new();
+    let (_worker, newcomer) = (shares.worker(), shares.newcomer());
+    let measures = || shares.0.measures.load(Relaxed);
+    let alone = share(&shares, 1, 1);
+    assert!(!measures());
+    let other = share(&shares, 2, 1);
+    assert!(measures());
+    takes(&alone, 40_000_000);
+    takes(&other, 1_000_000);
+    shares.0.review(SECOND);
+    assert!(measures() && is_held(&alone));
+    drop(other);
+    shares.0.review(SECOND + REVIEW_US);
+    assert!(!measures() && !is_held(&alone) && shares.held_back() == 0);
+    takes(&newcomer, FEW_NS);
+    shares.0.review(SECOND + 2 * REVIEW_US);
+    assert!(measures());
+    shares.0.review(SECOND + 3 * REVIEW_US);
+    assert!(!measures(), "what was taken before counts half as much");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Frames over real connections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::runtime::{Builder, Handle};
 
 use rejoin_wire::{Class, CloseCode, Closed, Connection, Frame, Limits, MAX_DATAGRAM, PerClass, SendError};
 
@@ -255,4 +256,49 @@ async fn datagrams_that_nobody_takes_are_dropped_and_hold_no_memory() {
         left += 1;
     }
     assert!(left <= 8, "{left} datagrams were kept");
+}
+
+#[tokio::test]
+async fn connections_are_spread_over_runtimes_and_stay_on_theirs() {
+    let runtimes = [(); 3].map(|()| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let all = [0, 1, 2].map(|index: usize| runtimes[index].handle().clone());
+    let ca = authority(CLUSTER);
+    let (node, client) = (node_of(&ca, "n1", Limits::default()), client_of(&ca, Limits::default()));
+    node.spread_over(&all);
+    let (mut seen, mut open) = (Vec::new(), Vec::new());
+    for id in 0..6 {
+        let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
+        let dialled = dialled.unwrap();
+        seen.push(accepted.runtime().unwrap().id());
+        assert_eq!(dialled.runtime().unwrap().id(), Handle::current().id(), "only what is accepted is spread");
+        dialled.sender().try_send(Class::Request, id, body(id)).unwrap();
+        let frame = soon(accepted.recv()).await.unwrap();
+        accepted.sender().try_send(Class::Request, frame.id, frame.body).unwrap();
+        let answer = soon(dialled.recv()).await.unwrap();
+        assert_eq!((answer.id, answer.body), (id, body(id)));
+        open.push((dialled, accepted));
+    }
+    let turns = [1, 2, 0, 1, 2, 0].map(|index: usize| all[index].id());
+    assert_eq!(seen, turns);
+    let of_peers = [(); 3].map(|()| node.runtime_for_peer().unwrap().id());
+    assert_eq!(of_peers, turns[..3], "peers take turns among themselves");
+    drop(open);
+    runtimes.map(tokio::runtime::Runtime::shutdown_background);
+}
+
+/// Frames one by one, with nothing to be sent back: each comes in a packet of its own.
+#[tokio::test]
+async fn packets_are_acknowledged_by_the_dozen() {
+    const FRAMES: u64 = 400;
+    let Pair { dialer, acceptor, endpoints } = pair(Limits::default()).await;
+    let (before, began) = (acceptor.stats().datagrams_sent, Instant::now());
+    for id in 0..FRAMES {
+        dialer.sender().try_send(Class::Request, id, Bytes::new()).unwrap();
+        assert_eq!(soon(acceptor.recv()).await.unwrap().id, id);
+    }
+    let (sent, took) = (acceptor.stats().datagrams_sent - before, began.elapsed());
+    // On a slow machine one in 10 ms, and a few for the search for the path's MTU.
+    let most = FRAMES / 16 + took.as_millis() as u64 / 10 + 40;
+    assert!(sent <= most, "{sent} datagrams were sent for {FRAMES} that came in {took:?}, not {most}");
+    drop(endpoints);
 }
