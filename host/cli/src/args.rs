@@ -457,6 +457,9 @@ pub(crate) enum PluginCommand {
         bucket: String,
         /// Its name, name@version, four digits or more of the beginning of its digest, or none
         plugin: String,
+        /// Even if not every node is ready: siblings are kept where it is not
+        #[arg(long)]
+        force: bool,
     },
     /// Give a bucket the plugin back that it had before. The last 100 are known
     Rollback {
@@ -464,6 +467,9 @@ pub(crate) enum PluginCommand {
         /// An earlier one than the last
         #[arg(long, value_name = "PLUGIN")]
         to: Option<String>,
+        /// Even if a node computes otherwise with it: siblings are kept there
+        #[arg(long)]
+        force: bool,
     },
     /// Delete a plugin that no bucket uses: no bucket can use it from now on, and its module is removed later
     Delete {

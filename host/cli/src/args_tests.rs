@@ -103,6 +103,8 @@ fn every_verb_is_spelled_as_documented() {
         "plugin push cart.wasm --counterexample c.json --json".into(),
         "plugin list --color never".into(),
         "plugin show cart@0.1.0 --json".into(),
+        "plugin activate carts cart@0.1.0 --force".into(),
+        "plugin rollback carts --to cart@0.1.0 --force".into(),
         format!("plugin delete {digest} --yes --after 7d"),
         format!("plugin delete {digest} --dry-run"),
         format!("plugin restore {digest}"),

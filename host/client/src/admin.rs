@@ -21,6 +21,7 @@ mod layouts;
 mod lifecycle;
 mod plugins;
 mod quotas;
+mod readiness;
 mod records;
 mod tenants;
 mod tokens;
@@ -40,13 +41,14 @@ use crate::{Error, ErrorKind, Result};
 pub use conflicts::Conflict;
 pub use plugins::PushedPlugin;
 pub use quotas::{Stored, Usage};
+pub use readiness::PluginReadiness;
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
 pub use rejoin_proto::audit::{
     AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditHead, AuditOutcome, AuditPage, AuditRecord,
     ChainFault, ChainWalk,
 };
-pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, PastPlugin, Quorum};
+pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, PastPlugin, Quorum, Transcript};
 pub use rejoin_proto::client::{
     Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MemberView, NodeStatus, ReachedLimit, Rebuild,
     Status, TokenStatus,
@@ -55,10 +57,11 @@ pub use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
     LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
+pub use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 pub use rejoin_proto::quota::{Amounts, Limit, MAX_WEIGHT, Quota};
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::{
-    BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, TenantId, ZoneDemand,
+    BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, ProfileId, TenantId, ZoneDemand,
 };
 pub use tenants::TenantInfo;
 pub use tokens::NewToken;

@@ -143,6 +143,11 @@ impl Engine {
         }
     }
 
+    /// The nodes that [`Self::every`] asks.
+    pub(crate) fn every_target(&self) -> Vec<Target> {
+        if self.pinned { vec![self.first_node.clone()] } else { self.routes().all() }
+    }
+
     /// Sends a request to every node, once, or with a pinned client to its node. Returns the replies of those that gave
     /// one.
     ///
@@ -151,7 +156,7 @@ impl Engine {
     pub(crate) async fn every(self: &Arc<Self>, body: &RequestBody, timeout: Duration) -> Result<Vec<Reply>> {
         let attempts = self.start_attempts(timeout)?;
         let (trace, until) = (attempts.trace, attempts.attempt_deadline());
-        let targets = if self.pinned { vec![self.first_node.clone()] } else { self.routes().all() };
+        let targets = self.every_target();
         let mut asked = JoinSet::new();
         for target in targets {
             let (engine, body) = (Arc::clone(self), body.clone());

@@ -104,7 +104,7 @@ impl Verb {
                 AdminRequest::Layout(LayoutRequest::Show | LayoutRequest::Plan) => Self::ClusterShow,
                 AdminRequest::Layout(_) | AdminRequest::ExchangePause(_) => Self::ClusterChange,
                 AdminRequest::List(RecordKind::Bucket) => Self::BucketShow,
-                AdminRequest::List(RecordKind::Plugin) => Self::PluginShow,
+                AdminRequest::List(RecordKind::Plugin) | AdminRequest::PluginStates { .. } => Self::PluginShow,
                 AdminRequest::List(RecordKind::Token) => Self::TokenShow,
                 AdminRequest::List(RecordKind::Tenant | RecordKind::Quota) | AdminRequest::Usage => Self::TenantShow,
                 AdminRequest::Conflicts { .. } => Self::ConflictShow,

@@ -21,6 +21,7 @@ mod deletions;
 mod quotas;
 mod race;
 mod tokens;
+mod transcripts;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,7 +32,9 @@ use deletions::open_deletion;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::access::Scope;
-use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{
+    BucketProps, MAX_QUARANTINE_BYTES, MAX_TRANSCRIPTS, Record, RecordBody, RecordKey, Transcript,
+};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
@@ -39,6 +42,7 @@ use rejoin_proto::quota::Quota;
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
 pub use tokens::TokenChange;
+pub use transcripts::transcribed_record;
 
 use crate::tenants::incarnation_of;
 
@@ -105,6 +109,8 @@ pub enum CatalogChange {
     PluginDelete(TenantId, PluginDigest, u64),
     /// A plugin that was deleted and is not reaped comes back.
     PluginRestore(TenantId, PluginDigest),
+    /// What a plugin has answered here, for nodes with the same engine. One that is recorded already stays.
+    PluginTranscript(TenantId, PluginDigest, Transcript),
 }
 
 /// The other nodes that the answer to a change waits for.
@@ -715,8 +721,12 @@ fn is_sound(record: &Record) -> bool {
         (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
         (
             RecordKey::Plugin(..),
-            RecordBody::Plugin { version, quarantined, .. } | RecordBody::DeletedPlugin { version, quarantined, .. },
-        ) => version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES),
+            RecordBody::Plugin { version, quarantined, transcripts, .. }
+            | RecordBody::DeletedPlugin { version, quarantined, transcripts, .. },
+        ) => {
+            let is_short = quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES);
+            version.len() <= 64 && is_short && transcripts.len() <= MAX_TRANSCRIPTS
+        }
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
         }
@@ -738,5 +748,6 @@ pub fn unchecked_record(mut record: RecordBody, by: Name) -> RecordBody {
 #[must_use]
 pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> RecordBody {
     let version = version.chars().take(64).filter(char::is_ascii).collect();
-    RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined: None, unchecked: None }
+    let (quarantined, unchecked, transcripts) = (None, None, Vec::new());
+    RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked, transcripts }
 }

@@ -114,12 +114,18 @@ pub enum Rejection {
         /// The reason.
         reason: String,
     },
+    /// What it answers here differs from what it answers elsewhere. This is the machine's fault, so it is tried again.
+    #[error("{reason}")]
+    Differs {
+        /// What differs, and what to do.
+        reason: String,
+    },
 }
 
 impl Rejection {
     /// Whether the component is the cause, so that every node of this release would always refuse it.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::NotTried { .. } | Self::TooCostly { .. })
+        !matches!(self, Self::NotTried { .. } | Self::TooCostly { .. } | Self::Differs { .. })
     }
 }

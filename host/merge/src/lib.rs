@@ -36,7 +36,7 @@
 //! `attribution` finds the sibling that makes a merge fail. `law_check` and `under_test` check the [`laws`] on a
 //! component, `intent` reads what its operations mean, and `fixture` stores counterexamples. `law_report` is what comes
 //! of a check, `law_process` checks in a process of its own, and `coverage` tells which code a check has run. `single`
-//! runs one merge. [`build`] makes components of guest crates.
+//! runs one merge, and `transcript` the fixed calls by which nodes compare each other. [`build`] makes components of guest crates.
 
 #![deny(unsafe_code)]
 
@@ -67,6 +67,7 @@ mod profile;
 mod resources;
 mod scan;
 mod single;
+mod transcript;
 mod under_test;
 mod workers;
 
@@ -94,5 +95,6 @@ pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
 pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
 pub use rejoin_laws as laws;
 pub use single::SingleMerge;
+pub use transcript::TRANSCRIPT_CASES;
 pub use under_test::PluginUnderTest;
 pub use workers::TenantShare;

@@ -1,11 +1,12 @@
 //! A loaded plugin: its digest, its exported interfaces and its metadata.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::InstancePre;
 
 use rejoin_proto::PluginDigest;
+use rejoin_proto::catalog::Transcript;
 
 use crate::bindings::{describe, merge, operate, present, sample, validate};
 use crate::call::{self, CallState};
@@ -27,6 +28,8 @@ pub(crate) struct Inner {
     pub(crate) sample: Option<sample::SamplePre<CallState>>,
     pub(crate) present: Option<present::PresentPre<CallState>>,
     pub(crate) describe: Option<describe::DescribePre<CallState>>,
+    /// Set by the queue that has compiled it.
+    pub(crate) transcript: OnceLock<Transcript>,
 }
 
 /// A plugin's description of itself.
@@ -76,6 +79,13 @@ impl Plugin {
         self.0.metadata.as_ref()
     }
 
+    /// What it has answered in the fixed run of [`Host::transcript`](crate::Host::transcript), if a
+    /// [`CompileQueue`](crate::CompileQueue) has loaded it.
+    #[must_use]
+    pub fn transcript(&self) -> Option<Transcript> {
+        self.0.transcript.get().copied()
+    }
+
     /// The optional interfaces that it exports.
     #[must_use]
     pub fn exports(&self) -> Exports {
@@ -120,6 +130,7 @@ impl Inner {
             sample: ability!("sampler", sample::SamplePre<CallState>),
             present: ability!("presenter", present::PresentPre<CallState>),
             describe: ability!("about", describe::DescribePre<CallState>),
+            transcript: OnceLock::new(),
         })
     }
 }

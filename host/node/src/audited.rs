@@ -78,6 +78,7 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
             ("token revoke", name.to_string(), detail.to_owned(), token(name.clone()))
         }
         AdminRequest::PluginLaws { .. } => asks("plugin push"),
+        AdminRequest::PluginStates { .. } => asks("plugin show"),
         AdminRequest::PluginPush { name, module, unchecked } => {
             let digest = digest_of(module);
             let how = if *unchecked { ", unchecked" } else { "" };

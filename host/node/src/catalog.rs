@@ -24,7 +24,7 @@ use crate::plugins::{NamedPlugin, share};
 use crate::ring::{RingPart, RingWork};
 use crate::secret::Secret;
 use crate::view::{NodeView, node_view};
-use crate::{members, peers};
+use crate::{members, peers, transcripts};
 
 /// How often peers are asked again for missing plugin modules.
 const FETCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -251,17 +251,15 @@ impl CatalogTask {
         let is_reaped = |body: &RecordBody| matches!(body, RecordBody::DeletedPlugin { deleted, .. } if deleted.reaped);
         let plugin = |record: &Record| match (&record.key, &record.body) {
             (RecordKey::Plugin(tenant, digest), body) if is_kept(*tenant) && !is_reaped(body) => {
-                Some((*digest, NamedPlugin { stamp: record.stamp, share: share(&view, *tenant) }))
+                let (recorded, unrecorded) = ctx.plugins.recorded(*tenant, body);
+                Some((*digest, NamedPlugin { stamp: record.stamp, share: share(&view, *tenant), recorded, unrecorded }))
             }
             _ => None,
         };
-        // Tenants that have pushed the same component share it; the last one counts.
+        // Tenants that have pushed the same component share it.
         let mut named: BTreeMap<PluginDigest, NamedPlugin> = BTreeMap::new();
         for (digest, plugin) in self.control.records().filter_map(plugin) {
-            let known = named.entry(digest).or_insert(plugin);
-            if known.stamp < plugin.stamp {
-                *known = plugin;
-            }
+            named.entry(digest).and_modify(|known| *known = known.joined(plugin)).or_insert(plugin);
         }
         let active = self.control.records().filter_map(|record| match &record.body {
             RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
@@ -297,5 +295,6 @@ fn load_and_fetch(ctx: &Arc<NodeContext>) {
     tokio::spawn(async move {
         ctx.plugins.load().await;
         peers::ask_for_modules(&ctx, &ctx.plugins.to_fetch());
+        transcripts::record(&ctx);
     });
 }

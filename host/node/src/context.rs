@@ -159,11 +159,12 @@ impl NodeContext {
         reports
     }
 
-    /// The node's problems and those of its stores.
+    /// The node's problems, those of its stores, and the plugins that it does not run.
     pub(crate) fn all_problems(&self) -> Vec<String> {
         let name = &self.config.name;
         let stores = self.stores.iter().flat_map(StoreWatch::problems).map(|problem| format!("{name}: {problem}"));
-        self.problems.all().into_iter().chain(stores).collect()
+        let plugins = self.plugins.differing().into_iter().map(|(_, why)| why);
+        self.problems.all().into_iter().chain(stores).chain(plugins).collect()
     }
 
     /// Reports whether this node's data directory was replaced by an empty one, and the node is not rebuilt yet.

@@ -6,6 +6,7 @@ use rejoin_merge::{
     ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, LawLimits, LawProcess,
     LawQueue, LawRunner, Memo, ModuleLimits, Pool, PoolConfig, QueueConfig,
 };
+use rejoin_proto::Name;
 
 use crate::config::Config;
 use crate::error::StartError;
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     pub(crate) limits: ModuleLimits,
     /// The checks of the laws of what is pushed.
     pub(crate) laws: LawChecks,
+    /// The node that it is of.
+    pub(crate) node: Name,
 }
 
 impl Engine {
@@ -64,9 +67,9 @@ impl Engine {
     ) -> Result<Self, StartError> {
         let limits = ModuleLimits::for_bytes(module_bytes(config));
         let (host, compiler) = (pool.host().clone(), compiler(config, compiling));
-        let laws = laws(config, threads, compiling)?;
+        let (laws, node) = (laws(config, threads, compiling)?, config.name.clone());
         if threads == Threads::Shared {
-            return Ok(Self { pool, queue: CompileQueue::inline(host, compiler, None), limits, laws });
+            return Ok(Self { pool, queue: CompileQueue::inline(host, compiler, None), limits, laws, node });
         }
         let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
         let cache =
@@ -76,7 +79,7 @@ impl Engine {
             queue: config.compile_queue,
             tenant_queue: config.compile_tenant_queue,
         };
-        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits, laws })
+        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits, laws, node })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Fault injection for demonstrations and tests (`dev_faults`): cut connections, and journal writes and syncs that
-//! block.
+//! Fault injection for demonstrations and tests (`dev_faults`): cut connections, journal writes and syncs that block,
+//! and an engine that seems to compute wrongly, or to be one of another release.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -30,6 +30,7 @@ struct State {
     hold_sync: bool,
     hold_journal: bool,
     held: usize,
+    engine: SeemingEngine,
 }
 
 /// A disk operation that can be blocked.
@@ -50,6 +51,18 @@ pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     let done = work();
     IS_FOR_BLOCKING.set(false);
     done
+}
+
+/// What the engine that runs plugins seems to be.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum SeemingEngine {
+    /// What it is.
+    #[default]
+    Own,
+    /// One that computes otherwise.
+    Wrong,
+    /// That of another release.
+    Other,
 }
 
 impl Faults {
@@ -91,6 +104,15 @@ impl Faults {
     /// How many disk operations are blocked.
     pub(crate) fn held(&self) -> usize {
         self.state().held
+    }
+
+    /// What the engine seems to be, by the transcripts of plugins that are loaded from now on.
+    pub(crate) fn seem(&self, engine: SeemingEngine) {
+        self.state().engine = engine;
+    }
+
+    pub(crate) fn engine(&self) -> SeemingEngine {
+        self.state().engine
     }
 
     fn wait(&self, holds: fn(&State) -> bool) {

@@ -15,7 +15,7 @@ use rejoin_wire::Connection;
 
 use crate::admin_access;
 use crate::context::NodeContext;
-use crate::faults::HeldOperation;
+use crate::faults::{HeldOperation, SeemingEngine};
 use crate::lag::ShardSums;
 use crate::metrics::NodeReport;
 use crate::{peers, quotas};
@@ -29,6 +29,7 @@ pub(crate) fn routes(ctx: Arc<NodeContext>, open: bool) -> Router {
             .route("/faults/heal", post(heal))
             .route("/faults/hold/{what}", post(hold))
             .route("/faults/held", get(held))
+            .route("/faults/engine/{engine}", post(engine))
             .route("/faults/release", post(release));
     }
     if !open {
@@ -64,6 +65,7 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
         plugins_ready: ctx.plugins.ready(),
         plugins_missing: ctx.plugins.missing().len(),
         plugins_quarantined: view.quarantines().count(),
+        plugins_differing: ctx.plugins.differing().len(),
         memo_hits,
         memo_misses,
     });
@@ -140,6 +142,18 @@ async fn hold(State(ctx): State<Arc<NodeContext>>, Path(what): Path<String>) -> 
 
 async fn held(State(ctx): State<Arc<NodeContext>>) -> String {
     format!("{}\n", ctx.faults.held())
+}
+
+/// What the engine seems to be to plugins that are loaded from now on.
+async fn engine(State(ctx): State<Arc<NodeContext>>, Path(engine): Path<String>) -> (StatusCode, &'static str) {
+    let engine = match engine.as_str() {
+        "own" => SeemingEngine::Own,
+        "wrong" => SeemingEngine::Wrong,
+        "other" => SeemingEngine::Other,
+        _ => return (StatusCode::NOT_FOUND, "the engine can be own, wrong or other\n"),
+    };
+    ctx.faults.seem(engine);
+    (StatusCode::OK, "set\n")
 }
 
 async fn release(State(ctx): State<Arc<NodeContext>>) -> &'static str {

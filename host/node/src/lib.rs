@@ -17,9 +17,9 @@
 //! In reading order: `node` (start and stop), [`config`] and `config_file`, `bootstrap` (the list of nodes), `open`
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
 //! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `audit` and
-//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins`, `merging` and `applying`, `http`,
-//! `admin_access` and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`, [`platform`] and
-//! [`loops`], [`clock`].
+//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins`, `transcripts`, `merging` and
+//! `applying`, `http`, `admin_access` and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`,
+//! [`platform`] and [`loops`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -82,6 +82,7 @@ mod share_threads;
 mod sizes;
 mod syncing;
 pub mod token;
+mod transcripts;
 mod view;
 
 /// A Grafana dashboard of the metrics of nodes, as JSON to be imported.

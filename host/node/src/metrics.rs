@@ -47,6 +47,7 @@ pub(crate) struct NodeReport {
     pub(crate) plugins_ready: usize,
     pub(crate) plugins_missing: usize,
     pub(crate) plugins_quarantined: usize,
+    pub(crate) plugins_differing: usize,
     pub(crate) memo_hits: u64,
     pub(crate) memo_misses: u64,
 }
@@ -222,6 +223,7 @@ impl Metrics {
         gauge("rejoin_plugins_ready", report.plugins_ready);
         gauge("rejoin_plugins_missing", report.plugins_missing);
         gauge("rejoin_plugins_quarantined", report.plugins_quarantined);
+        gauge("rejoin_plugins_differing", report.plugins_differing);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(report.memo_hits);
         self.recorder
             .register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA)

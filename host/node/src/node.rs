@@ -136,7 +136,7 @@ impl Node {
         let shares = ShareThreads::start(endpoint.processor_shares(), threads, &loops).map_err(StartError::Thread)?;
         let metrics = Arc::new(Metrics::new());
         let engine = Engine::open(&config, threads, compiling, pool)?;
-        let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
+        let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone(), plan.faults.clone());
 
         let OpenedNode { dir, ring, control, links, members, view, shards, lost } = opened;
         let (handles, queues): (Vec<ShardHandle>, Vec<ShardQueues>) =

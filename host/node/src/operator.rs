@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use rejoin_core::control::{CatalogChange, Published, TokenChange, Wait, plugin_record, unchecked_record};
+use rejoin_core::control::{
+    CatalogChange, Published, TokenChange, Wait, plugin_record, transcribed_record, unchecked_record,
+};
 use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
@@ -25,7 +27,7 @@ use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::plugins::share;
 use crate::token::ROOT;
-use crate::{buckets, conflicts, law_checks, layouts, members, quotas};
+use crate::{buckets, conflicts, law_checks, layouts, members, quotas, transcripts};
 
 /// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
@@ -73,6 +75,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
             push(ctx, wait, caller, name, (module, unchecked)).await
         }
         AdminRequest::PluginLaws { digest } => return law_checks::progress(ctx, tenant, digest, wait).await,
+        AdminRequest::PluginStates { digest } => return transcripts::states(ctx, tenant, digest).await,
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
         // `audit` answers it.
         AdminRequest::Audit(_) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, "no command")),
@@ -197,7 +200,7 @@ async fn exchange(ctx: &NodeContext) -> ExchangeStatus {
     all
 }
 
-fn stopping() -> ErrorReply {
+pub(crate) fn stopping() -> ErrorReply {
     ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another")
 }
 
@@ -240,6 +243,7 @@ async fn push(
     let version = metadata.map(|metadata| metadata.version.clone()).unwrap_or_default();
     let self_causal = metadata.is_some_and(|metadata| metadata.self_causal);
     let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.exports().validate);
+    let record = transcribed_record(record, pushed.transcript().as_slice());
     let record = match marked {
         Some(by) => unchecked_record(record, by),
         None => record,

@@ -2,6 +2,7 @@
 //!
 //! A module is stored under its digest. One that the catalog names and this node lacks is fetched from any peer that
 //! has it, checked against its digest, and compiled before it is used. A merge that needs it waits, up to its deadline.
+//! A plugin is ready once its transcript, a fixed run of calls, was found to be the recorded one.
 //!
 //! Machine code stays in memory for the plugins that buckets use, and for the last few others. The rest is on the disk
 //! and loaded when needed. Of the modules that no bucket uses the disk has those of the last pushes; older ones are
@@ -18,15 +19,19 @@ use tokio::time::Instant;
 use rejoin_core::shard::event::PluginError;
 use rejoin_core::view::ClusterView;
 use rejoin_merge::{Plugin, Pool, Rejection, TenantShare, digest_of};
-use rejoin_proto::{Hlc, PluginDigest, TenantId};
+use rejoin_proto::catalog::{RecordBody, Transcript};
+use rejoin_proto::plugin_state::PluginState;
+use rejoin_proto::{Hlc, Name, PluginDigest, ProfileId, TenantId};
 use rejoin_store::Modules;
 
 use crate::clock::Clock;
 use crate::conflicts::ConflictInbox;
 use crate::engine::Engine;
 use crate::failure_log::FailureLog;
+use crate::faults::{Faults, SeemingEngine};
 use crate::lock::lock;
 use crate::metrics::Metrics;
+use crate::transcripts::{cut, difference, recorded};
 
 /// The pause before a plugin is compiled again that failed for a reason of this machine. It doubles with each failure,
 /// up to `MAX_RETRY_PAUSE`.
@@ -37,6 +42,8 @@ const MAX_IDLE: usize = 8;
 /// The most modules on the disk that no bucket uses: those of the last pushes. All nodes go by the times of the
 /// catalog, so they keep the same ones.
 const MAX_UNUSED_MODULES: usize = 64;
+/// The pause before a transcript is recorded again that the catalog still lacks.
+const RECORD_AGAIN: Duration = Duration::from_secs(60);
 
 /// The plugins of a node, and the service by which shards run them. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) failures: FailureLog,
     conflicts: ConflictInbox,
+    faults: Faults,
 }
 
 /// The state of each plugin. It has only plugins that the catalog names or that are being pushed.
@@ -83,6 +91,8 @@ struct PluginTable {
     made_ready: u64,
     /// Plugins that are being compiled and stored. Every peer that was asked may send the same one.
     compiling: BTreeSet<PluginDigest>,
+    /// When the transcripts that the catalog lacks are recorded again.
+    recording: BTreeMap<PluginDigest, Instant>,
 }
 
 /// A plugin that the catalog names.
@@ -92,6 +102,19 @@ pub(crate) struct NamedPlugin {
     pub(crate) stamp: Hlc,
     /// Who has pushed it: compiling it is done on its share.
     pub(crate) share: TenantShare,
+    /// The transcript that this node must get as well.
+    pub(crate) recorded: Option<Transcript>,
+    /// A tenant whose record has none for this engine.
+    pub(crate) unrecorded: Option<TenantId>,
+}
+
+impl NamedPlugin {
+    /// What there is to know of a plugin that two tenants have pushed: the last one counts.
+    pub(crate) fn joined(self, other: Self) -> Self {
+        let last = if self.stamp < other.stamp { other } else { self };
+        let (recorded, unrecorded) = (self.recorded.or(other.recorded), self.unrecorded.or(other.unrecorded));
+        Self { recorded, unrecorded, ..last }
+    }
 }
 
 /// The share of a tenant where tenants wait for each other.
@@ -116,6 +139,7 @@ fn interleaved(plugins: impl Iterator<Item = (PluginDigest, TenantShare)>) -> Ve
 /// A plugin that can be used.
 struct LoadedPlugin {
     plugin: Plugin,
+    transcript: Option<Transcript>,
     /// Its place in the order in which plugins became ready.
     order: u64,
 }
@@ -125,9 +149,59 @@ struct RefusedPlugin {
     reason: String,
     /// When it is compiled again, and the pause after that; `None` if the reason is final.
     retry: Option<(Instant, Duration)>,
+    /// Its transcript here, if that is the reason.
+    differs: Option<Transcript>,
 }
 
 impl PluginTable {
+    /// The transcript that a plugin must have.
+    fn recorded(&self, digest: &PluginDigest) -> Option<Transcript> {
+        self.named.get(digest).and_then(|named| named.recorded)
+    }
+
+    /// Makes a plugin ready that was loaded, unless its transcript differs from the recorded one.
+    fn admit(&mut self, node: &Name, plugin: Plugin, own: Option<Transcript>) -> Result<Plugin, Rejection> {
+        let digest = plugin.digest();
+        match difference(node, &digest, own, self.recorded(&digest)) {
+            None => {
+                self.make_ready(plugin.clone(), own);
+                Ok(plugin)
+            }
+            Some(differs) => {
+                self.refuse_differing(digest, &differs, own);
+                Err(differs)
+            }
+        }
+    }
+
+    fn refuse_differing(&mut self, digest: PluginDigest, differs: &Rejection, own: Option<Transcript>) {
+        // It may have been ready before the machine became unsound.
+        self.ready.remove(&digest);
+        self.refuse(digest, differs);
+        if let Some(refused) = self.refused.get_mut(&digest) {
+            refused.differs = own;
+        }
+    }
+
+    /// Compares with what is recorded now. Returns the plugins that are not run any more, with the reasons.
+    fn compare(&mut self, node: &Name) -> Vec<(PluginDigest, Rejection)> {
+        let compared = self.ready.iter().filter_map(|(digest, loaded)| {
+            let differs = difference(node, digest, loaded.transcript, self.recorded(digest))?;
+            Some((*digest, differs, loaded.transcript))
+        });
+        let differing: Vec<(PluginDigest, Rejection, Option<Transcript>)> = compared.collect();
+        for (digest, differs, own) in &differing {
+            self.refuse_differing(*digest, differs, *own);
+        }
+        // One that differed from an earlier record is loaded again.
+        let Self { refused, named, .. } = self;
+        refused.retain(|digest, of| {
+            let recorded = named.get(digest).and_then(|named| named.recorded);
+            of.differs.is_none() || difference(node, digest, of.differs, recorded).is_some()
+        });
+        differing.into_iter().map(|(digest, differs, _)| (digest, differs)).collect()
+    }
+
     fn lacks(&self, digest: &PluginDigest) -> bool {
         let rests = |refused: &RefusedPlugin| refused.retry.is_none_or(|(at, _)| Instant::now() < at);
         let is_here = self.ready.contains_key(digest) || self.shelved.contains(digest);
@@ -164,12 +238,12 @@ impl PluginTable {
         self.update_wanted();
     }
 
-    fn make_ready(&mut self, plugin: Plugin) {
+    fn make_ready(&mut self, plugin: Plugin, transcript: Option<Transcript>) {
         let digest = plugin.digest();
         self.refused.remove(&digest);
         self.shelved.remove(&digest);
         self.made_ready += 1;
-        self.ready.insert(digest, LoadedPlugin { plugin, order: self.made_ready });
+        self.ready.insert(digest, LoadedPlugin { plugin, transcript, order: self.made_ready });
         self.shelve_the_idle();
     }
 
@@ -201,7 +275,7 @@ impl PluginTable {
         let pause =
             self.refused.get(&digest).and_then(|refused| refused.retry).map_or(FIRST_RETRY_PAUSE, |(_, next)| next);
         let retry = (!rejection.is_final()).then(|| (Instant::now() + pause, (pause * 2).min(MAX_RETRY_PAUSE)));
-        self.refused.insert(digest, RefusedPlugin { reason: rejection.to_string(), retry });
+        self.refused.insert(digest, RefusedPlugin { reason: rejection.to_string(), retry, differs: None });
     }
 }
 
@@ -219,11 +293,17 @@ impl Drop for CompileClaim<'_> {
 pub(crate) struct Pushed<'a> {
     service: &'a PluginService,
     plugin: Plugin,
+    transcript: Option<Transcript>,
 }
 
 impl Pushed<'_> {
     pub(crate) fn plugin(&self) -> &Plugin {
         &self.plugin
+    }
+
+    /// What its record says of how it answers.
+    pub(crate) fn transcript(&self) -> Option<Transcript> {
+        self.transcript
     }
 }
 
@@ -246,7 +326,7 @@ impl Drop for Pushed<'_> {
 }
 
 impl PluginService {
-    pub(crate) fn new(engine: Engine, modules: Modules, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(engine: Engine, modules: Modules, clock: Clock, metrics: Arc<Metrics>, faults: Faults) -> Self {
         Self(Arc::new(Inner {
             engine,
             modules,
@@ -257,6 +337,7 @@ impl PluginService {
             metrics,
             failures: FailureLog::default(),
             conflicts: ConflictInbox::default(),
+            faults,
         }))
     }
 
@@ -286,6 +367,74 @@ impl PluginService {
         (table.named, table.active, table.deleted) = (named, active, deleted);
         table.to_remove.extend(gone);
         table.update_wanted();
+        let differing = table.compare(&self.0.engine.node);
+        drop(table);
+        for (digest, rejection) in differing {
+            tracing::error!(%digest, %rejection, "a plugin that was loaded cannot be used");
+        }
+    }
+
+    /// See [`recorded`].
+    pub(crate) fn recorded(&self, tenant: TenantId, body: &RecordBody) -> (Option<Transcript>, Option<TenantId>) {
+        recorded(self.profile(), tenant, body)
+    }
+
+    /// The profile of the engine by which transcripts are compared.
+    fn profile(&self) -> ProfileId {
+        let ProfileId(own) = self.pool().host().profile();
+        ProfileId(if self.0.faults.engine() == SeemingEngine::Other { !own } else { own })
+    }
+
+    /// The transcript of a plugin that was loaded here.
+    fn transcript_of(&self, plugin: &Plugin) -> Option<Transcript> {
+        let mut transcript = Transcript { profile: self.profile(), ..plugin.transcript()? };
+        if self.0.faults.engine() == SeemingEngine::Wrong {
+            transcript.hash[0] ^= 1;
+        }
+        Some(transcript)
+    }
+
+    /// The transcripts that the catalog lacks for this engine, each with a tenant whose record it is for. One that was
+    /// returned is not returned again for a while.
+    pub(crate) fn take_unrecorded(&self) -> Vec<(TenantId, PluginDigest, Transcript)> {
+        let now = Instant::now();
+        let mut table = self.table();
+        let PluginTable { named, ready, recording, .. } = &mut *table;
+        recording.retain(|digest, _| named.get(digest).is_some_and(|named| named.unrecorded.is_some()));
+        let due = named.iter().filter_map(|(digest, named)| {
+            let rests = recording.get(digest).is_some_and(|again| now < *again);
+            let (tenant, own) = (named.unrecorded.filter(|_| !rests)?, ready.get(digest)?.transcript?);
+            Some((tenant, *digest, own))
+        });
+        let due: Vec<(TenantId, PluginDigest, Transcript)> = due.collect();
+        recording.extend(due.iter().map(|(_, digest, _)| (*digest, now + RECORD_AGAIN)));
+        due
+    }
+
+    /// Whether this node can run a plugin that the catalog names.
+    pub(crate) fn state(&self, digest: &PluginDigest) -> PluginState {
+        let table = self.table();
+        match table.refused.get(digest) {
+            _ if table.ready.contains_key(digest) => PluginState::Ready,
+            Some(refused) if refused.differs.is_some() => PluginState::Differs(cut(&refused.reason)),
+            Some(refused) => PluginState::Refused(cut(&refused.reason)),
+            None if table.compiling.contains(digest) => PluginState::Compiling,
+            None if table.shelved.contains(digest) => PluginState::Stored,
+            None if table.removed.contains(digest) => PluginState::Removed,
+            None => PluginState::Missing,
+        }
+    }
+
+    /// Begins to load a plugin that is on the disk only.
+    pub(crate) fn prepare(&self, digest: &PluginDigest) {
+        drop(self.find(digest));
+    }
+
+    /// The plugins that this node does not run, since it computes otherwise than others, with the reasons.
+    pub(crate) fn differing(&self) -> Vec<(PluginDigest, String)> {
+        let table = self.table();
+        let differing = table.refused.iter().filter(|(_, refused)| refused.differs.is_some());
+        differing.map(|(digest, refused)| (*digest, refused.reason.clone())).collect()
     }
 
     /// Whether the catalog names the plugin and its module is no longer kept.
@@ -386,7 +535,8 @@ impl PluginService {
     pub(crate) async fn push(&self, share: TenantShare, bytes: Bytes) -> Result<Pushed<'_>, Rejection> {
         let plugin = self.compile(share, bytes).await?;
         self.table().note_push(plugin.digest());
-        Ok(Pushed { service: self, plugin })
+        let transcript = self.transcript_of(&plugin);
+        Ok(Pushed { service: self, plugin, transcript })
     }
 
     /// On whose share a plugin is compiled that this node has to have: of the tenant that has pushed it last.
@@ -394,7 +544,7 @@ impl PluginService {
         self.table().named.get(digest).map_or_else(TenantShare::default, |named| named.share)
     }
 
-    /// Compiles a component of a tenant within the limits. Dropping the future cancels it.
+    /// Compiles a component of a tenant within the limits, and compares its transcript. Dropping the future cancels it.
     async fn compile(&self, share: TenantShare, bytes: Bytes) -> Result<Plugin, Rejection> {
         let (done, compiled) = oneshot::channel();
         let digest = digest_of(&bytes);
@@ -406,10 +556,16 @@ impl PluginService {
             Err(rejection) => Err(rejection),
         };
         let mut table = self.table();
-        match &result {
-            Ok(plugin) => table.make_ready(plugin.clone()),
-            Err(rejection) => table.refuse(digest, rejection),
-        }
+        let result = match result {
+            Ok(plugin) => {
+                let own = self.transcript_of(&plugin);
+                table.admit(&self.0.engine.node, plugin, own)
+            }
+            Err(rejection) => {
+                table.refuse(digest, &rejection);
+                Err(rejection)
+            }
+        };
         drop(table);
         self.0.decided.notify_waiters();
         result
@@ -471,7 +627,12 @@ mod tests {
 
     /// A catalog of so many plugins, the oldest first.
     fn named(count: u64) -> BTreeMap<PluginDigest, NamedPlugin> {
-        let plugin = |number| NamedPlugin { stamp: Hlc(number), share: TenantShare::default() };
+        let plugin = |number| NamedPlugin {
+            stamp: Hlc(number),
+            share: TenantShare::default(),
+            recorded: None,
+            unrecorded: None,
+        };
         (0..count).map(|number| (digest(number), plugin(number))).collect()
     }
 
@@ -483,8 +644,9 @@ mod tests {
             queue,
             limits: ModuleLimits::default(),
             laws: LawChecks::new(None, BTreeSet::new()),
+            node: Name::new("n1").expect("a name"),
         };
-        PluginService::new(engine, data.modules(), Clock::system(), Arc::new(Metrics::new()))
+        PluginService::new(engine, data.modules(), Clock::system(), Arc::new(Metrics::new()), Faults::default())
     }
 
     fn stored(data: &DataDir) -> BTreeSet<PluginDigest> {

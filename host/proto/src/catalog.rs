@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Grant;
 use crate::codec::Versioned;
 use crate::hlc::Hlc;
-use crate::id::{BucketId, Name, PluginDigest, TenantId};
+use crate::id::{BucketId, Name, PluginDigest, ProfileId, TenantId};
 use crate::layout::MAX_OWNERS;
 use crate::quota::Quota;
 
@@ -28,6 +28,8 @@ pub const MAX_MODULE_BYTES: u64 = 2 * 1024 * 1024;
 pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
 /// The most bytes of the reason for a plugin's quarantine.
 pub const MAX_QUARANTINE_BYTES: usize = 512;
+/// The most transcripts of a plugin that are kept: the last ones. Nodes of two releases need two.
+pub const MAX_TRANSCRIPTS: usize = 4;
 /// The most times that the name of a deleted bucket or tenant is used again.
 pub const MAX_PAST: usize = 32;
 /// The most earlier plugins of a bucket that are kept, to go back to.
@@ -322,6 +324,9 @@ pub enum RecordBody {
         quarantined: Option<String>,
         /// The token of the operator who has pushed it without the laws being checked, if one has ever.
         unchecked: Option<Name>,
+        /// What every node must get in a fixed run before it uses the plugin, one for each engine. At most
+        /// [`MAX_TRANSCRIPTS`].
+        transcripts: Vec<Transcript>,
     },
     /// A token. Only hashes of its secrets are kept.
     Token {
@@ -371,11 +376,38 @@ pub enum RecordBody {
         quarantined: Option<String>,
         /// As in [`RecordBody::Plugin`].
         unchecked: Option<Name>,
+        /// As in [`RecordBody::Plugin`].
+        transcripts: Vec<Transcript>,
         /// How far it is gone.
         deleted: Deleted,
     },
     /// A quota.
     Quota(Box<Quota>),
+}
+
+/// What a plugin answers in a fixed run of calls, and what fuel they use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Transcript {
+    /// The engine.
+    pub profile: ProfileId,
+    /// The version of the list of calls.
+    pub cases: u16,
+    /// SHA-256 of the answers.
+    pub hash: [u8; 32],
+}
+
+impl Transcript {
+    /// Whether it is of the same engine and of the same calls as another one, so that the answers must be the same.
+    #[must_use]
+    pub fn is_comparable(&self, other: &Self) -> bool {
+        (self.profile, self.cases) == (other.profile, other.cases)
+    }
+
+    /// The beginning of the hash, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.hash.iter().take(6).map(|byte| alloc::format!("{byte:02x}")).collect()
+    }
 }
 
 /// When what was deleted is reaped.

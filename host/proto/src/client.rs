@@ -19,6 +19,7 @@ use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, Re
 use crate::layout::{Layout, LayoutRef};
 use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
+use crate::plugin_state::NodePlugins;
 use crate::quota::{Limit, Quota};
 use crate::ring::Ring;
 
@@ -420,6 +421,11 @@ pub enum AdminRequest {
         /// The digest of its component.
         digest: PluginDigest,
     },
+    /// Whether the answering node can run the tenant's plugins. The answer is [`Reply::PluginStates`].
+    PluginStates {
+        /// Only this one. If it is on the disk only, the node begins to load it. `None`: all, as they are.
+        digest: Option<PluginDigest>,
+    },
 }
 
 /// How far a node has checked the laws of a plugin.
@@ -747,6 +753,8 @@ pub enum Reply {
     },
     /// To [`AdminRequest::Conflicts`].
     Conflicts(Vec<ConflictNote>),
+    /// To [`AdminRequest::PluginStates`].
+    PluginStates(NodePlugins),
 }
 
 /// A reply, and what every reply carries.

@@ -45,6 +45,7 @@ pub mod layout;
 pub mod layout_request;
 pub mod object;
 pub mod peer;
+pub mod plugin_state;
 pub mod quota;
 pub mod ring;
 

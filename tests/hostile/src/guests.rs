@@ -62,6 +62,27 @@ pub fn first() -> Vec<u8> {
     with_memory("128", "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))")
 }
 
+/// The plugin `pick` of that version, one digit, which answers with the sibling of that place: two versions of it make
+/// different values of the same siblings.
+#[must_use]
+pub fn picking(version: u8, place: u32) -> Vec<u8> {
+    let about = format!(
+        r#"(data (i32.const 3000) "pick{version}")
+           (func (export "rejoin:plugin/about@0.1.0#describe") (result i32)
+             (i32.store (i32.const 1100) (i32.const 3000)) (i32.store (i32.const 1104) (i32.const 4))
+             (i32.store (i32.const 1108) (i32.const 3004)) (i32.store (i32.const 1112) (i32.const 1))
+             (i32.store (i32.const 1116) (i32.const 1)) (i32.store8 (i32.const 1120) (i32.const 0))
+             (i32.const 1100))"#
+    );
+    let at = 24 * place;
+    let body = format!(
+        "(call $answer (i32.load offset={at} (local.get $siblings)) (i32.load offset={} (local.get $siblings)))",
+        at + 4
+    );
+    let memory = r#"(memory (export "memory") 128)"#;
+    component(&core(memory, REALLOC, &about, &body), "hostile", "world hostile { export merger; export about; }")
+}
+
 /// Refuses every value as malformed, and draws none.
 #[must_use]
 pub fn refusing() -> Vec<u8> {

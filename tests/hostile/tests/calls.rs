@@ -1,8 +1,10 @@
 //! Plugins that misbehave when they run: each gets its own fault, and the host and other plugins are not affected.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use rejoin_merge::{CallLimits, HostConfig, MergeFault, Refusal, TrapKind};
+use rejoin_merge::{CallLimits, HostConfig, MergeFault, Refusal, TRANSCRIPT_CASES, TrapKind};
 use rejoin_proto::catalog::{BucketProps, fuel_for};
 use rejoin_test_hostile::{Bench, guests, siblings};
 
@@ -223,4 +225,54 @@ fn however_the_fuel_of_a_small_merge_is_burnt_it_ends_before_the_clock_decides()
     for (name, guest) in rejoin_test_hostile::costly::all() {
         assert_eq!(bench.fault(&guest, &limits), MergeFault::OutOfFuel { limit: limits.fuel }, "{name}");
     }
+}
+
+#[test]
+fn a_transcript_is_the_same_on_every_host_and_bounded_whatever_a_plugin_does() {
+    let (bench, other) = (Bench::default(), Bench::new(HostConfig { instances: 2, ..HostConfig::default() }));
+    let down = "(func $down (param i32) (result i32) (i32.add (i32.const 1) (call $down (local.get 0))))";
+    let greedy = "(loop $again (drop (memory.grow (i32.const 1))) (br $again)) (unreachable)";
+    let all = [
+        guests::picking(1, 0),
+        guests::picking(2, 1),
+        guests::validating(),
+        guests::refusing(),
+        guests::endless(),
+        guests::merging("", "(unreachable)"),
+        guests::merging(down, "(call $down (i32.const 0))"),
+        guests::merging("", greedy),
+        guests::merging("", "(call $answer (i32.const -8) (i32.const 16))"),
+    ];
+    let mut hashes = BTreeSet::new();
+    for component in &all {
+        let began = Instant::now();
+        let transcript = bench.host.transcript(&bench.plugin(component)).expect("a verdict");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(other.host.transcript(&other.plugin(component)), Ok(transcript));
+        assert_eq!((transcript.profile, transcript.cases), (bench.host.profile(), TRANSCRIPT_CASES));
+        hashes.insert(transcript.hash);
+        bench.assert_unharmed();
+    }
+    assert_eq!(hashes.len(), all.len(), "what answers otherwise has another transcript");
+    // One unit of fuel more is another transcript, although the answers are the same.
+    let hash = |rounds| bench.host.transcript(&bench.plugin(&guests::slow(rounds))).expect("a verdict").hash;
+    assert!(hash(100) == hash(100) && hash(100) != hash(101));
+}
+
+#[test]
+fn a_host_without_room_gives_no_transcript() {
+    let bench = Bench::new(HostConfig { instances: 1, ..HostConfig::default() });
+    let (good, endless) = (bench.plugin(&guests::first()), bench.plugin(&guests::endless()));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(bench.host.merge(&endless, b"k", &siblings(), &limits()));
+            }
+        });
+        let fault = (0..100_000).find_map(|_| bench.host.transcript(&good).err());
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(fault, Some(MergeFault::Busy));
+    });
+    assert!(bench.host.transcript(&good).is_ok(), "it is tried again");
 }

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 
 use rejoin_laws::{Case, Rng};
 use rejoin_merge::{
-    CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig,
-    Sibling, TenantShare,
+    ArtefactCache, CallLimits, CompileQueue, Compiler, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits,
+    Plugin, PluginCall, Pool, PoolConfig, Sibling, TenantShare,
 };
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
@@ -153,4 +153,24 @@ fn carts_at_the_byte_limit_of_an_object_fit_the_fuel_of_their_bucket() {
         let share = merged.fuel_used * 100 / fuel;
         assert!(share <= 95, "{what}: {} fuel for {bytes} bytes, {share} % of {fuel}", merged.fuel_used);
     }
+}
+
+#[test]
+fn a_queue_makes_the_transcript_of_a_plugin_whether_it_compiles_it_or_finds_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = |instances: u32| {
+        let host = Host::new(HostConfig { instances, ..HostConfig::default() }).expect("a host");
+        let cache = ArtefactCache::open(dir.path(), 64 << 20, &host).expect("a cache");
+        let queue = CompileQueue::inline(host, Compiler::InProcess, Some(cache));
+        let (send, compiled) = channel();
+        let done = move |result| send.send(result).expect("the test waits");
+        let _pending =
+            queue.compile(TenantShare::default(), component::cart_bytes().into(), ModuleLimits::default(), done);
+        compiled.recv().expect("it is answered").expect("the cart").transcript()
+    };
+    let first = made(1).expect("a transcript");
+    assert_eq!(made(2), Some(first), "from the cache, on another host");
+    let cart = component::cart();
+    assert_eq!(cart.host.transcript(&cart.plugin), Ok(first));
+    assert_eq!(cart.plugin.transcript(), None, "no queue has loaded it");
 }

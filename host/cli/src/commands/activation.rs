@@ -4,6 +4,7 @@ use rejoin_client::admin::{Admin, BucketInfo, PluginDigest};
 
 use crate::commands::bucket::{done, names};
 use crate::commands::json::Plugin;
+use crate::commands::readiness;
 use crate::commands::show::chosen;
 use crate::connect::connect;
 use crate::failure::Failure;
@@ -13,10 +14,19 @@ use crate::output::{Output, note};
 /// The word for no plugin.
 const NONE: &str = "none";
 
-pub(crate) async fn activate(global: &GlobalArgs, out: Output, bucket: &str, named: &str) -> Result<(), Failure> {
+pub(crate) async fn activate(
+    global: &GlobalArgs,
+    out: Output,
+    (bucket, named): (&str, &str),
+    force: bool,
+) -> Result<(), Failure> {
     let admin = connect(global).await?.admin();
     let plugin = if named == NONE { None } else { Some(digest(&admin, named).await?) };
     let before = admin.bucket(bucket).await?;
+    let has_it = before.props.plugin.map(|active| active.plugin) == plugin;
+    if let Some(plugin) = plugin.filter(|_| !has_it && !force) {
+        readiness::wait(&admin, plugin).await?;
+    }
     let after = admin.activate_plugin(bucket, plugin).await?;
     if before.version == after.version {
         note(format!("bucket {bucket} has it already"));
@@ -25,12 +35,26 @@ pub(crate) async fn activate(global: &GlobalArgs, out: Output, bucket: &str, nam
     told(out, &admin, &after).await
 }
 
-pub(crate) async fn roll_back(global: &GlobalArgs, out: Output, bucket: &str, to: Option<&str>) -> Result<(), Failure> {
+pub(crate) async fn roll_back(
+    global: &GlobalArgs,
+    out: Output,
+    (bucket, to): (&str, Option<&str>),
+    force: bool,
+) -> Result<(), Failure> {
     let admin = connect(global).await?.admin();
     let to = match to {
         Some(named) => Some(digest(&admin, named).await?),
         None => None,
     };
+    if !force {
+        let plugin = match to {
+            Some(digest) => Some(digest),
+            None => admin.bucket(bucket).await?.past_plugins.last().and_then(|past| past.plugin).map(|of| of.plugin),
+        };
+        if let Some(plugin) = plugin {
+            readiness::refuse_differing(&admin, plugin).await?;
+        }
+    }
     let after = admin.roll_back_plugin(bucket, to).await?;
     told(out, &admin, &after).await
 }

@@ -1,12 +1,12 @@
 //! `bucket create|list|show|set|quota|delete|restore`.
 
-use rejoin_client::admin::{BucketInfo, BucketProps, Durability, LayoutStatus, Name, activation};
+use rejoin_client::admin::{Activation, BucketInfo, BucketProps, Durability, LayoutStatus, Name, activation};
 
 use crate::args::{BucketCommand, PropsArgs};
 use crate::commands::json::{Bucket, Count};
 use crate::commands::layout::{change_lines, copies_text};
 use crate::commands::layout_json::{BucketChangeJson, ShownBucket};
-use crate::commands::{delete, quota};
+use crate::commands::{delete, quota, readiness};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -23,6 +23,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
                 props.plugin = Some(merge.push(&client).await?);
             }
             let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
+            if let Some(active) = props.plugin {
+                readiness::refuse_differing(&client.admin(), active.plugin).await?;
+            }
             let bucket = client.admin().create_bucket(&name, props).await?;
             done(out, &bucket, "made")?;
             let nodes = client.nodes();
@@ -80,6 +83,10 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             };
             if let Some(merge) = merge {
                 props.plugin = Some(merge.push(&client).await?);
+            }
+            let is_new = |active: &Activation| old.props.plugin.is_none_or(|before| before.plugin != active.plugin);
+            if let Some(active) = props.plugin.filter(is_new) {
+                readiness::refuse_differing(&admin, active.plugin).await?;
             }
             let has_other_copies = (old.props.n, old.props.sloppy) != (props.n, props.sloppy);
             let moved =

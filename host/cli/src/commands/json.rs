@@ -4,9 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Status};
+use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Status, Transcript};
 use rejoin_client::{Object, Written};
 use rejoin_merge::{EncodedBytes, FixtureSibling};
+
+use crate::commands::readiness::NodeState;
 
 /// `get`.
 #[derive(Serialize, Debug)]
@@ -309,6 +311,24 @@ impl From<&BucketInfo> for Bucket {
     }
 }
 
+/// What a plugin answers in the fixed run.
+#[derive(Clone, Serialize, Debug)]
+pub(crate) struct TranscriptJson {
+    /// The engine.
+    pub(crate) profile: String,
+    /// The version of the list of calls.
+    pub(crate) cases: u16,
+    /// SHA-256 of the answers.
+    pub(crate) hash: String,
+}
+
+impl From<&Transcript> for TranscriptJson {
+    fn from(of: &Transcript) -> Self {
+        let hash = of.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { profile: of.profile.to_string(), cases: of.cases, hash }
+    }
+}
+
 /// `plugin push|list`, and with its file `plugin build`.
 #[derive(Serialize, Debug)]
 pub(crate) struct Plugin {
@@ -321,6 +341,12 @@ pub(crate) struct Plugin {
     pub(crate) quarantined: Option<String>,
     /// The token of the operator who has pushed it without a check of its laws; null if nobody ever has.
     pub(crate) unchecked: Option<String>,
+    /// What each node must compute with it, one for each engine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) transcripts: Vec<TranscriptJson>,
+    /// Whether each node can run it: of `plugin list` and `plugin show`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nodes: Option<Vec<NodeState>>,
     /// Until when it can be restored, if it is deleted.
     pub(crate) reap_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -340,6 +366,8 @@ impl From<&PluginInfo> for Plugin {
             self_causal: plugin.self_causal,
             quarantined: plugin.quarantined.clone(),
             unchecked: plugin.unchecked.as_ref().map(ToString::to_string),
+            transcripts: plugin.transcripts.iter().map(TranscriptJson::from).collect(),
+            nodes: None,
             reap_ms: plugin.deleted.map(|deleted| deleted.reap_ms),
             file: None,
             state: match (plugin.deleted, &plugin.quarantined) {

@@ -22,6 +22,7 @@ pub(crate) mod operation;
 pub(crate) mod plugin;
 mod push;
 mod quota;
+mod readiness;
 pub(crate) mod run;
 mod show;
 pub(crate) mod status;

@@ -10,7 +10,7 @@ use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
 use crate::commands::delete;
 use crate::commands::json::Plugin;
-use crate::commands::{activation, laws, new, push, run as one, show};
+use crate::commands::{activation, laws, new, push, readiness, run as one, show};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
@@ -37,22 +37,26 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             Ok(())
         }
         PluginCommand::Release { digest } => release(global, out, digest).await,
-        PluginCommand::Activate { bucket, plugin } => activation::activate(global, out, &bucket, &plugin).await,
-        PluginCommand::Rollback { bucket, to } => activation::roll_back(global, out, &bucket, to.as_deref()).await,
+        PluginCommand::Activate { bucket, plugin, force } => {
+            activation::activate(global, out, (&bucket, &plugin), force).await
+        }
+        PluginCommand::Rollback { bucket, to, force } => {
+            activation::roll_back(global, out, (&bucket, to.as_deref()), force).await
+        }
         PluginCommand::Show { plugin } => show::run(global, out, &plugin).await,
         PluginCommand::List => {
-            let plugins = connect(global).await?.admin().plugins().await?;
-            let plugins: Vec<Plugin> = plugins.iter().map(Plugin::from).collect();
+            let plugins = readiness::list(&connect(global).await?.admin()).await?;
             if out.json {
                 return out.json(&plugins);
             }
             let row = |p: Plugin| {
                 let folds = if p.self_causal { "yes" } else { "no" };
                 let laws = p.unchecked.map_or_else(|| "checked".into(), |by| format!("unchecked by {by}"));
-                vec![p.name, p.version, p.bytes.to_string(), folds.into(), laws, p.state, p.digest]
+                let nodes = readiness::summary(p.nodes.as_deref().unwrap_or_default());
+                vec![p.name, p.version, p.bytes.to_string(), folds.into(), laws, p.state, nodes, p.digest]
             };
             out.table(
-                &["plugin", "version", "bytes", "self-causal", "laws", "state", "digest"],
+                &["plugin", "version", "bytes", "self-causal", "laws", "state", "nodes", "digest"],
                 plugins.into_iter().map(row).collect(),
             )
         }
@@ -129,6 +133,8 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
         self_causal,
         quarantined: None,
         unchecked: None,
+        transcripts: Vec::new(),
+        nodes: None,
         reap_ms: None,
         state: "good".into(),
         file: Some(file.display().to_string()),

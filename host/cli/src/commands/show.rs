@@ -1,6 +1,7 @@
 //! `plugin show`: one plugin, by name, `name@version`, or the beginning of its digest.
 
-use crate::commands::json::Plugin;
+use crate::commands::json::{Plugin, TranscriptJson};
+use crate::commands::readiness::{self, NodeState};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -10,8 +11,7 @@ use crate::output::Output;
 const DIGITS: usize = 4;
 
 pub(crate) async fn run(global: &GlobalArgs, out: Output, named: &str) -> Result<(), Failure> {
-    let plugins = connect(global).await?.admin().plugins().await?;
-    let plugins: Vec<Plugin> = plugins.iter().map(Plugin::from).collect();
+    let plugins = readiness::list(&connect(global).await?.admin()).await?;
     let plugin = chosen(named, &plugins)?;
     if out.json {
         return out.json(plugin);
@@ -32,7 +32,15 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, named: &str) -> Result
         ("quarantined", quarantined),
         ("state", &plugin.state),
     ];
-    lines.iter().try_for_each(|(what, text)| out.line(format_args!("{what:<12} {text}")))
+    lines.iter().try_for_each(|(what, text)| out.line(format_args!("{what:<12} {text}")))?;
+    for TranscriptJson { profile, hash, .. } in &plugin.transcripts {
+        out.line(format_args!("{:<12} {hash:.12} of engine {profile}", "transcript"))?;
+    }
+    for NodeState { node, state, why } in plugin.nodes.iter().flatten() {
+        let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        out.line(format_args!("{:<12} {node} {state}{why}", "node"))?;
+    }
+    Ok(())
 }
 
 /// The one plugin of that name.
@@ -70,6 +78,8 @@ mod tests {
             self_causal: false,
             quarantined: None,
             unchecked: None,
+            transcripts: Vec::new(),
+            nodes: None,
             reap_ms: None,
             file: None,
             state: "good".into(),

@@ -1,6 +1,6 @@
 //! Records of the catalog as types for operators.
 
-use rejoin_proto::catalog::{Activation, BucketProps, Deleted, PastPlugin, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{Activation, BucketProps, Deleted, PastPlugin, Record, RecordBody, RecordKey, Transcript};
 use rejoin_proto::{BucketId, Hlc, Name, PluginDigest, TenantId};
 
 /// A bucket in the catalog.
@@ -45,6 +45,8 @@ pub struct PluginInfo {
     pub quarantined: Option<String>,
     /// The token of the operator who has pushed it without its laws being checked, if one has ever.
     pub unchecked: Option<Name>,
+    /// What each node must compute with it before it merges with it, one for each engine.
+    pub transcripts: Vec<Transcript>,
     /// Set if it is deleted.
     pub deleted: Option<Deleted>,
 }
@@ -99,23 +101,36 @@ pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
     let RecordKey::Plugin(_, digest) = record.key else { return None };
-    let info = |name, version, bytes, (self_causal, validates), (quarantined, unchecked), deleted| PluginInfo {
-        digest,
-        name,
-        version,
-        bytes,
-        self_causal,
-        validates,
-        quarantined,
-        unchecked,
-        deleted,
-    };
+    let info =
+        |name, version, bytes, (self_causal, validates), (quarantined, unchecked, transcripts), deleted| PluginInfo {
+            digest,
+            name,
+            version,
+            bytes,
+            self_causal,
+            validates,
+            quarantined,
+            unchecked,
+            transcripts,
+            deleted,
+        };
     match record.body {
-        RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked } => {
-            Some(info(name, version, bytes, (self_causal, validates), (quarantined, unchecked), None))
+        RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked, transcripts } => {
+            Some(info(name, version, bytes, (self_causal, validates), (quarantined, unchecked, transcripts), None))
         }
-        RecordBody::DeletedPlugin { name, version, bytes, self_causal, validates, quarantined, unchecked, deleted } => {
-            Some(info(name, version, bytes, (self_causal, validates), (quarantined, unchecked), Some(deleted)))
+        RecordBody::DeletedPlugin {
+            name,
+            version,
+            bytes,
+            self_causal,
+            validates,
+            quarantined,
+            unchecked,
+            transcripts,
+            deleted,
+        } => {
+            let (marks, deleted) = ((quarantined, unchecked, transcripts), Some(deleted));
+            Some(info(name, version, bytes, (self_causal, validates), marks, deleted))
         }
         _ => None,
     }

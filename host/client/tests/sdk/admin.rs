@@ -1,7 +1,9 @@
 //! The operator's interface.
 
+use std::time::Duration;
+
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{BucketProps, Grant, LawState, Scope};
+use rejoin_client::admin::{BucketProps, Grant, LawState, NodePlugins, PluginState, Scope};
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
@@ -83,6 +85,7 @@ async fn a_plugin_travels_as_bulk() {
         validates: true,
         quarantined: None,
         unchecked: None,
+        transcripts: Vec::new(),
     };
     let record = Record {
         key: RecordKey::Plugin(TenantId::from_name(&tenant()), PluginDigest([7; 32])),
@@ -109,4 +112,25 @@ async fn a_plugin_travels_as_bulk() {
     cluster.react([laws(checked(Some("it breaks a law".into())))]);
     let error = admin.push_plugin("cart", vec![1]).await.unwrap_err();
     assert!(error.kind() == ErrorKind::PluginRejected && error.to_string().contains("it breaks a law"), "{error}");
+}
+
+#[tokio::test]
+async fn every_node_is_asked_whether_it_can_run_a_plugin_and_the_silent_ones_are_named() {
+    let cluster = Cluster::start(3).await;
+    let admin = cluster.client().await.admin().timeout(Duration::from_secs(3));
+    let (digest, other) = (PluginDigest([7; 32]), PluginDigest([8; 32]));
+    let says = |node: &str, state| {
+        let node = Name::new(node).unwrap();
+        React::Say(Reply::PluginStates(NodePlugins { node, plugins: vec![(digest, state)] }))
+    };
+    // Whichever node answers with which of them: the replies name their nodes.
+    cluster.react([says("n2", PluginState::Ready), React::Silence, says("n1", PluginState::Differs("so".into()))]);
+    let readiness = admin.plugin_readiness(Some(digest)).await.unwrap();
+    let of = |digest| readiness.of(digest).map(|(node, state)| (node.to_string(), state.clone())).collect::<Vec<_>>();
+    let differs = PluginState::Differs("so".into());
+    assert_eq!(of(&digest), [("n1".to_owned(), differs), ("n2".to_owned(), PluginState::Ready)]);
+    assert!(of(&other).iter().all(|(_, state)| *state == PluginState::Missing));
+    assert_eq!(readiness.unreachable.iter().map(Name::as_str).collect::<Vec<_>>(), ["n3"]);
+    let sent = cluster.seen().pop().unwrap().request.body;
+    assert_eq!(sent, RequestBody::Admin(AdminRequest::PluginStates { digest: Some(digest) }));
 }

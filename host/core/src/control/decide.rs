@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use rejoin_proto::catalog::{Activation, BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
 
-use super::{CatalogChange, Control, MAX_RECORDS, MAX_VERSION};
+use super::{CatalogChange, Control, MAX_RECORDS, MAX_VERSION, transcribed_record};
 
 impl Control {
     /// The record that a change makes, if it may.
@@ -86,6 +86,10 @@ impl Control {
                 self.quarantined((tenant, digest), stamp, Some(why))
             }
             CatalogChange::PluginRelease(tenant, digest) => self.quarantined((tenant, digest), stamp, None),
+            CatalogChange::PluginTranscript(tenant, digest, transcript) => {
+                let known = self.plugin(tenant, digest)?;
+                Ok(changed(known, stamp, transcribed_record(known.body.clone(), &[transcript])))
+            }
             CatalogChange::QuotaSet(tenant, bucket, quota) => self.quota_set(stamp, (tenant, bucket), quota),
             CatalogChange::TenantDelete(name, after_ms) => self.tenant_deleted(stamp, name, after_ms),
             CatalogChange::TenantRestore(name) => self.tenant_restored(stamp, name),
@@ -110,11 +114,7 @@ impl Control {
         stamp: Hlc,
         why: Option<String>,
     ) -> Result<Record, ErrorReply> {
-        let key = RecordKey::Plugin(tenant, digest);
-        let known = self.records.get(&key).filter(|known| matches!(known.body, RecordBody::Plugin { .. }));
-        let Some(known) = known else {
-            return Err(ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")));
-        };
+        let known = self.plugin(tenant, digest)?;
         let mut record = known.clone();
         if let RecordBody::Plugin { quarantined, .. } = &mut record.body
             && quarantined.is_some() != why.is_some()
@@ -123,6 +123,14 @@ impl Control {
             (record.version, record.stamp) = (known.version + 1, stamp);
         }
         Ok(record)
+    }
+
+    /// The record of a plugin that is not deleted.
+    fn plugin(&self, tenant: TenantId, digest: PluginDigest) -> Result<&Record, ErrorReply> {
+        let known = self.records.get(&RecordKey::Plugin(tenant, digest));
+        known
+            .filter(|known| matches!(known.body, RecordBody::Plugin { .. }))
+            .ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")))
     }
 
     /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.
@@ -162,9 +170,15 @@ impl Control {
 }
 
 /// The record of a plugin that is pushed again: nothing changes, and it is no error. But if its laws were not checked
-/// this time, the record says so from then on.
+/// this time, the record says so from then on, and it gets the transcript of an engine that it has none of.
 fn pushed_again(known: &Record, stamp: Hlc, pushed: &RecordBody) -> Record {
+    let added = if let RecordBody::Plugin { transcripts, .. } = pushed { transcripts.as_slice() } else { &[] };
     let body = marked(known.body.clone(), unchecked(pushed));
+    changed(known, stamp, transcribed_record(body, added))
+}
+
+/// The next version of a record, if its content changes.
+fn changed(known: &Record, stamp: Hlc, body: RecordBody) -> Record {
     if body == known.body {
         return known.clone();
     }

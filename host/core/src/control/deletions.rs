@@ -129,7 +129,16 @@ impl Control {
         let (version, body) = match known.map(|record| (record.version, record.body.clone())) {
             Some((
                 version,
-                RecordBody::Plugin { name, version: of, bytes, self_causal, validates, quarantined, unchecked },
+                RecordBody::Plugin {
+                    name,
+                    version: of,
+                    bytes,
+                    self_causal,
+                    validates,
+                    quarantined,
+                    unchecked,
+                    transcripts,
+                },
             )) => {
                 let (deleted, version_text) = (deleted(stamp, after_ms), of);
                 let body = RecordBody::DeletedPlugin {
@@ -140,6 +149,7 @@ impl Control {
                     validates,
                     quarantined,
                     unchecked,
+                    transcripts,
                     deleted,
                 };
                 (version, body)
@@ -189,12 +199,22 @@ impl Control {
                         validates,
                         quarantined,
                         unchecked,
+                        transcripts,
                         deleted,
                     },
                 ..
             }) => {
                 restorable(&deleted, stamp, "plugin", &digest)?;
-                let body = RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked };
+                let body = RecordBody::Plugin {
+                    name,
+                    version,
+                    bytes,
+                    self_causal,
+                    validates,
+                    quarantined,
+                    unchecked,
+                    transcripts,
+                };
                 self.check_plugins(tenant, &body)?;
                 Ok(Record { key, version: at + 2, stamp, body })
             }

@@ -91,8 +91,7 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
                 anywhere; use another name"
         ),
         (RecordKey::Plugin(..), RecordBody::Plugin { .. }) if made.version > 1 => {
-            "lost the race: the plugin was quarantined or released at another node at the same time; look at it again"
-                .into()
+            "lost the race: the plugin's record was changed at another node at the same time; look at it again".into()
         }
         (RecordKey::Plugin(..), RecordBody::Plugin { name, .. }) => {
             alloc::format!(

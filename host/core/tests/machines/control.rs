@@ -7,11 +7,11 @@ use rejoin_core::control::{
     TokenChange, Wait, plugin_record,
 };
 use rejoin_proto::access::{Grant, Scope};
-use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Transcript};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, ProfileId};
 
 use crate::support::catalog::{LONG_US, Nodes};
 use crate::support::{name, tenant};
@@ -636,6 +636,7 @@ fn largest_catalog() -> Catalog {
             validates: true,
             quarantined: Some("q".repeat(512)),
             unchecked: Some(name(&"u".repeat(64))),
+            transcripts: vec![Transcript { profile: ProfileId(u64::MAX), cases: u16::MAX, hash: [0xff; 32] }; 4],
         };
         Record { key: RecordKey::Plugin(tenant(), PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
     };

@@ -35,6 +35,7 @@ mod splits;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;
+mod transcripts;
 mod trees;
 mod validation;
 mod views;

@@ -92,8 +92,8 @@ impl CompileQueue {
         }
     }
 
-    /// Compiles a component of a tenant, or takes it from the cache, and loads it. `done` is called exactly once,
-    /// unless the queue is full.
+    /// Compiles a component of a tenant, or takes it from the cache, loads it and makes its transcript. `done` is called
+    /// exactly once, unless the queue is full.
     ///
     /// # Errors
     /// [`Rejection::NotTried`] if the queue or the tenant's share of it is full; `done` is then dropped uncalled.
@@ -129,13 +129,22 @@ impl CompileQueue {
     fn work(&self, bytes: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Plugin, Rejection> {
         let digest = digest_of(bytes);
         if let Some(kept) = self.cache.as_ref().and_then(|cache| cache.get(&digest, limits)) {
-            return self.host.load(&kept);
+            return self.transcribed(self.host.load(&kept)?);
         }
         let compiled = self.compiler.compile(&self.host, bytes, limits, cancel)?;
         let plugin = self.host.load(&compiled)?;
         if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.put(&compiled, limits)) {
             tracing::warn!(%digest, %error, "a compiled plugin could not be kept");
         }
+        self.transcribed(plugin)
+    }
+
+    /// The plugin with its transcript. It is made again whenever a plugin is loaded, so that a node that has become
+    /// unsound notices. A job of this queue usually takes long enough for a thread of low priority.
+    fn transcribed(&self, plugin: Plugin) -> Result<Plugin, Rejection> {
+        let failed = |fault| Rejection::NotTried { reason: format!("its transcript could not be made: {fault}") };
+        let transcript = self.host.transcript(&plugin).map_err(failed)?;
+        plugin.0.transcript.get_or_init(|| transcript);
         Ok(plugin)
     }
 }

@@ -19,6 +19,7 @@ use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
     LayoutStatus, LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
+use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 use rejoin_proto::quota::Limit;
 use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::{
@@ -170,6 +171,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
             }),
         ),
         ("plugin-laws", admin(AdminRequest::PluginLaws { digest: digest() })),
+        ("plugin-states", admin(AdminRequest::PluginStates { digest: Some(digest()) })),
     ]
 }
 
@@ -374,6 +376,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
             }),
         ),
         ("conflicts", Reply::Conflicts(vec![conflict()])),
+        ("plugin-states", Reply::PluginStates(node_plugins())),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),
@@ -386,6 +389,20 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("audit", Reply::Audit(audit_page())),
         ("error", Reply::Error(error)),
     ]
+}
+
+/// A plugin in each state.
+fn node_plugins() -> NodePlugins {
+    let states = [
+        PluginState::Ready,
+        PluginState::Compiling,
+        PluginState::Missing,
+        PluginState::Stored,
+        PluginState::Removed,
+        PluginState::Differs("n1 got another transcript".into()),
+        PluginState::Refused("it takes too much memory to compile".into()),
+    ];
+    NodePlugins { node: name("n1"), plugins: states.into_iter().map(|state| (digest(), state)).collect() }
 }
 
 /// A record of each kind.

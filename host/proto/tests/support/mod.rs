@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rejoin_proto::access::{Grant, Limits, Scope};
 use rejoin_proto::catalog::{
     Activation, BucketPast, BucketProps, Deleted, Durability, OldSecret, PastPlugin, Quorum, Record, RecordBody,
-    RecordKey,
+    RecordKey, Transcript,
 };
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
@@ -255,6 +255,7 @@ fn deleted_plugin_record() -> Record {
         validates: false,
         quarantined: None,
         unchecked: None,
+        transcripts: Vec::new(),
         deleted: Deleted { reap_ms: 1_700_000_600_000, reaped: false },
     };
     record(RecordKey::Plugin(tenant(), digest()), body)
@@ -274,6 +275,7 @@ pub(crate) fn plugin_record() -> Record {
         validates: true,
         quarantined: Some("n2 got another result".into()),
         unchecked: Some(name("root")),
+        transcripts: vec![Transcript { profile: ProfileId(0x1234_5678_9abc_def0), cases: 1, hash: [9; 32] }],
     };
     record(RecordKey::Plugin(tenant(), digest()), body)
 }

@@ -4,6 +4,7 @@
 //! `traces` and `in_process` run nodes within the test's process, and have programs of their own.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod activations;
 mod addresses;
 mod admin_ports;
 mod answers;

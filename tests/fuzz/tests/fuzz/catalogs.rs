@@ -165,8 +165,9 @@ fn is_sound(record: &Record) {
         }
         (
             RecordKey::Plugin(..),
-            RecordBody::Plugin { version, quarantined, .. } | RecordBody::DeletedPlugin { version, quarantined, .. },
-        ) => version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512),
+            RecordBody::Plugin { version, quarantined, transcripts, .. }
+            | RecordBody::DeletedPlugin { version, quarantined, transcripts, .. },
+        ) => version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512) && transcripts.len() <= 4,
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
         }

@@ -1,0 +1,132 @@
+//! Transcripts of plugins: a node runs a plugin only if it computes with it what the node where it was pushed does.
+//!
+//! `rejoin_merge` makes a transcript whenever a plugin is loaded, and `plugins` compares it with the recorded one. Here
+//! is what else becomes of transcripts: which one of a record concerns this node, recording those of an engine that has
+//! none yet, and telling clients which plugins this node can run.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::oneshot;
+
+use rejoin_core::control::{CatalogChange, Wait};
+use rejoin_merge::{Rejection, TRANSCRIPT_CASES};
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey, Transcript};
+use rejoin_proto::client::{RecordKind, Reply};
+use rejoin_proto::plugin_state::{MAX_STATE_BYTES, NodePlugins, PluginState};
+use rejoin_proto::{Name, PluginDigest, ProfileId, TenantId};
+
+use crate::context::NodeContext;
+use crate::messages::CatalogRequest;
+use crate::operator::{records, stopping};
+
+/// The transcript of a plugin's record that concerns engines of a profile. Without one, the tenant whose record needs
+/// it. A deleted plugin is not run, and can be pushed with another transcript.
+pub(crate) fn recorded(
+    profile: ProfileId,
+    tenant: TenantId,
+    body: &RecordBody,
+) -> (Option<Transcript>, Option<TenantId>) {
+    let RecordBody::Plugin { transcripts, .. } = body else { return (None, None) };
+    let own = Transcript { profile, cases: TRANSCRIPT_CASES, hash: [0; 32] };
+    let recorded = transcripts.iter().find(|known| known.is_comparable(&own)).copied();
+    (recorded, recorded.is_none().then_some(tenant))
+}
+
+/// Why a node does not run a plugin, if its own transcript differs from the recorded one.
+pub(crate) fn difference(
+    node: &Name,
+    digest: &PluginDigest,
+    own: Option<Transcript>,
+    recorded: Option<Transcript>,
+) -> Option<Rejection> {
+    let (own, recorded) = (own?, recorded?);
+    let differs = own.is_comparable(&recorded) && own.hash != recorded.hash;
+    let short: String = digest.to_string().chars().take(12).collect();
+    differs.then(|| Rejection::Differs {
+        reason: format!(
+            "{node} does not run plugin {short}, since it computes otherwise than the node where that was pushed \
+             (transcript {} here, {} there). One of both is unsound: `rejoin plugin show {short}` names those that \
+             differ. Restart {node}, and replace its machine if it differs again. If most nodes differ, the other one \
+             is unsound: delete the plugin, and push it elsewhere",
+            own.short(),
+            recorded.short()
+        ),
+    })
+}
+
+/// Records the transcripts of plugins whose records have none for this engine, as after an upgrade. Another node may do
+/// the same: then one of both stays, and the other compares.
+pub(crate) fn record(ctx: &NodeContext) {
+    for (tenant, digest, transcript) in ctx.plugins.take_unrecorded() {
+        tracing::info!(%digest, profile = %transcript.profile, "the transcript of this engine is recorded");
+        let (change, nobody) = (CatalogChange::PluginTranscript(tenant, digest, transcript), BTreeSet::new());
+        let (answer, _) = oneshot::channel();
+        let _ = ctx.catalog.send(CatalogRequest::Change(change, Wait { all: nobody, until_us: 0 }, answer));
+    }
+}
+
+/// Which of a tenant's plugins this node can run. One that is asked for by its digest is loaded.
+pub(crate) async fn states(ctx: &NodeContext, tenant: TenantId, digest: Option<PluginDigest>) -> Reply {
+    let Some(records) = records(ctx, RecordKind::Plugin, tenant).await else { return Reply::Error(stopping()) };
+    let plugin = |record: &Record| match (&record.key, &record.body) {
+        (RecordKey::Plugin(_, digest), RecordBody::Plugin { .. }) => Some(*digest),
+        (RecordKey::Plugin(_, digest), RecordBody::DeletedPlugin { deleted, .. }) if !deleted.reaped => Some(*digest),
+        _ => None,
+    };
+    let mut known: BTreeSet<PluginDigest> = records.iter().filter_map(plugin).collect();
+    let node = ctx.config.name.clone();
+    let Some(digest) = digest else {
+        let plugins = known.into_iter().map(|digest| (digest, ctx.plugins.state(&digest))).collect();
+        return Reply::PluginStates(NodePlugins { node, plugins });
+    };
+    let state = match known.take(&digest) {
+        Some(digest) => {
+            ctx.plugins.prepare(&digest);
+            ctx.plugins.state(&digest)
+        }
+        // The record has not come here yet.
+        None => PluginState::Missing,
+    };
+    Reply::PluginStates(NodePlugins { node, plugins: vec![(digest, state)] })
+}
+
+/// The beginning of a reason, as much as a reply takes.
+pub(crate) fn cut(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_STATE_BYTES)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_core::control::{plugin_record, transcribed_record};
+
+    fn transcript(profile: u64, hash: u8) -> Transcript {
+        Transcript { profile: ProfileId(profile), cases: TRANSCRIPT_CASES, hash: [hash; 32] }
+    }
+
+    #[test]
+    fn a_record_concerns_a_node_by_its_engine() {
+        let name = Name::new("cart").expect("a name");
+        let body = plugin_record(name, "1".into(), 9, false, false);
+        let body = transcribed_record(body, &[transcript(1, 7), transcript(2, 8)]);
+        let of = |profile| recorded(ProfileId(profile), TenantId(5), &body);
+        assert_eq!(of(2), (Some(transcript(2, 8)), None));
+        assert_eq!(of(3), (None, Some(TenantId(5))), "it is to be recorded");
+    }
+
+    #[test]
+    fn only_another_answer_of_the_same_engine_is_a_difference() {
+        let node = Name::new("n".repeat(64)).expect("a name");
+        let of = |own, recorded| difference(&node, &PluginDigest([0xab; 32]), own, recorded);
+        let own = Some(transcript(1, 7));
+        assert_eq!((of(own, own), of(own, None), of(None, own)), (None, None, None));
+        assert_eq!(of(own, Some(transcript(2, 8))), None, "another engine");
+        let other_cases = Transcript { cases: TRANSCRIPT_CASES + 1, ..transcript(1, 8) };
+        assert_eq!(of(own, Some(other_cases)), None, "other cases");
+        let differs = of(own, Some(transcript(1, 8))).expect("a difference");
+        let said = differs.to_string();
+        assert!(said.contains("070707070707 here, 080808080808 there") && said.contains("abababababab"), "{said}");
+        assert!(!differs.is_final(), "the machine is tried again");
+        assert_eq!(cut(&"é".repeat(MAX_STATE_BYTES)).len(), MAX_STATE_BYTES);
+    }
+}
