@@ -17,6 +17,7 @@ use crate::layout_args::{LayoutCommand, name as node_name};
 use crate::operation_args::{ApplyArgs, QueryArgs};
 use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
 use crate::ready::{self, ReadyMerge};
+use crate::signing_args::{KeygenArgs, SignArgs, SignersCommand};
 use crate::token_args::{TokenCommand, scope};
 use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
 
@@ -444,7 +445,14 @@ pub(crate) enum PluginCommand {
         /// The file for counterexamples [default: the file's name with .counterexample.json]
         #[arg(long, value_name = "FILE", conflicts_with = "unchecked")]
         counterexample: Option<PathBuf>,
+        /// The file of its signature [default: the component's with .sig, if there is one]
+        #[arg(long, value_name = "FILE")]
+        signature: Option<PathBuf>,
     },
+    /// Make a key that signs plugins: a private file, and a public one for `tenant signers`
+    Keygen(KeygenArgs),
+    /// Sign a component for the tenant `default` or that of --tenant
+    Sign(SignArgs),
     /// List the plugins that were pushed
     List,
     /// Show a plugin
@@ -591,6 +599,12 @@ pub(crate) enum TenantCommand {
         limits: QuotaArgs,
         #[command(flatten)]
         of_tenant: TenantQuotaArgs,
+    },
+    /// Show or set which keys may sign a tenant's plugins
+    Signers {
+        name: String,
+        #[command(subcommand)]
+        command: SignersCommand,
     },
 }
 

@@ -1,5 +1,7 @@
 //! The options of `conflict`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 use crate::args::KeyArgs;
@@ -13,6 +15,13 @@ pub(crate) enum ConflictCommand {
         bucket: String,
         #[command(flatten)]
         key: KeyArgs,
+    },
+    /// List merges of a bucket that were found to break a law of merging when they were checked again
+    Violations {
+        bucket: String,
+        /// Also write their siblings, for `plugin run --replay` and `plugin test --replay`
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Write one value in the place of all siblings of a key
     Resolve {

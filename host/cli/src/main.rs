@@ -32,6 +32,7 @@ mod quota_args;
 mod ready;
 mod serve;
 mod signals;
+mod signing_args;
 mod token_args;
 mod values;
 

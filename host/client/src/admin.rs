@@ -23,6 +23,7 @@ mod plugins;
 mod quotas;
 mod readiness;
 mod records;
+mod signers;
 mod tenants;
 mod tokens;
 
@@ -39,7 +40,7 @@ use crate::engine::{Engine, Route, unexpected};
 use crate::{Error, ErrorKind, Result};
 
 pub use conflicts::Conflict;
-pub use plugins::PushedPlugin;
+pub use plugins::{Component, PushedPlugin};
 pub use quotas::{Stored, Usage};
 pub use readiness::PluginReadiness;
 pub use records::{BucketInfo, PluginInfo, activation};
@@ -53,6 +54,7 @@ pub use rejoin_proto::client::{
     Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MemberView, NodeStatus, ReachedLimit, Rebuild,
     Status, TokenStatus,
 };
+pub use rejoin_proto::conflict::LawViolation;
 pub use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
     LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
@@ -60,6 +62,7 @@ pub use rejoin_proto::layout_request::{
 pub use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 pub use rejoin_proto::quota::{Amounts, Limit, MAX_WEIGHT, Quota};
 pub use rejoin_proto::ring::Role;
+pub use rejoin_proto::signing::{BadSignature, PluginSignature, Provenance, SignerKey};
 pub use rejoin_proto::{
     BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, ProfileId, TenantId, ZoneDemand,
 };

@@ -38,6 +38,8 @@ pub enum Verb {
     PluginRelease,
     /// Deletes a plugin, or restores it.
     PluginDelete,
+    /// Changes who may sign plugins.
+    SignersSet,
     /// Lists tokens.
     TokenShow,
     /// Makes a token.
@@ -64,7 +66,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order of the book's table.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Read,
         Self::Write,
         Self::ConflictShow,
@@ -78,6 +80,7 @@ impl Verb {
         Self::PluginPushUnchecked,
         Self::PluginRelease,
         Self::PluginDelete,
+        Self::SignersSet,
         Self::TokenShow,
         Self::TokenCreate,
         Self::TokenRotate,
@@ -104,10 +107,14 @@ impl Verb {
                 AdminRequest::Layout(LayoutRequest::Show | LayoutRequest::Plan) => Self::ClusterShow,
                 AdminRequest::Layout(_) | AdminRequest::ExchangePause(_) => Self::ClusterChange,
                 AdminRequest::List(RecordKind::Bucket) => Self::BucketShow,
-                AdminRequest::List(RecordKind::Plugin) | AdminRequest::PluginStates { .. } => Self::PluginShow,
+                // Whoever pushes plugins must see which keys would do.
+                AdminRequest::List(RecordKind::Plugin | RecordKind::Signers) | AdminRequest::PluginStates { .. } => {
+                    Self::PluginShow
+                }
                 AdminRequest::List(RecordKind::Token) => Self::TokenShow,
                 AdminRequest::List(RecordKind::Tenant | RecordKind::Quota) | AdminRequest::Usage => Self::TenantShow,
-                AdminRequest::Conflicts { .. } => Self::ConflictShow,
+                // Both tell keys, and the second one siblings: whoever may list conflicts may read.
+                AdminRequest::Conflicts { .. } | AdminRequest::LawViolations { .. } => Self::ConflictShow,
                 AdminRequest::QuotaSet { bucket: Some(_), .. } => Self::BucketQuota,
                 AdminRequest::QuotaSet { bucket: None, .. } => Self::TenantQuota,
                 AdminRequest::BucketCreate { .. } => Self::BucketCreate,
@@ -117,6 +124,7 @@ impl Verb {
                 AdminRequest::PluginPush { unchecked: true, .. } => Self::PluginPushUnchecked,
                 AdminRequest::PluginRelease { .. } => Self::PluginRelease,
                 AdminRequest::PluginDelete { .. } | AdminRequest::PluginRestore { .. } => Self::PluginDelete,
+                AdminRequest::SignersSet(_) => Self::SignersSet,
                 AdminRequest::TokenCreate { .. } => Self::TokenCreate,
                 AdminRequest::TokenRotate { .. } => Self::TokenRotate,
                 AdminRequest::TokenRevoke { .. } => Self::TokenRevoke,
@@ -144,6 +152,7 @@ impl Verb {
             Self::PluginPushUnchecked => "push plugins unchecked",
             Self::PluginRelease => "release plugins",
             Self::PluginDelete => "delete plugins",
+            Self::SignersSet => "change who signs plugins",
             Self::TokenShow => "list tokens",
             Self::TokenCreate => "make tokens",
             Self::TokenRotate => "rotate tokens",
@@ -265,7 +274,9 @@ pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(
         RequestBody::Get(get) => grant.limits.admit(&get.bucket, &get.key),
         RequestBody::Put(put) => grant.limits.admit(&put.bucket, &put.key),
         // The node leaves out the keys that it does not admit.
-        RequestBody::Admin(AdminRequest::Conflicts { bucket }) => grant.limits.admit_bucket(bucket),
+        RequestBody::Admin(AdminRequest::Conflicts { bucket } | AdminRequest::LawViolations { bucket }) => {
+            grant.limits.admit_bucket(bucket)
+        }
         _ => true,
     };
     match is_admitted {

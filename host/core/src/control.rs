@@ -20,6 +20,7 @@ mod decide;
 mod deletions;
 mod quotas;
 mod race;
+mod signers;
 mod tokens;
 mod transcripts;
 
@@ -39,8 +40,10 @@ use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::quota::Quota;
+use rejoin_proto::signing::{MAX_SIGNERS, SignerChange};
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
+pub use signers::provenance_record;
 pub use tokens::TokenChange;
 pub use transcripts::transcribed_record;
 
@@ -111,6 +114,8 @@ pub enum CatalogChange {
     PluginRestore(TenantId, PluginDigest),
     /// What a plugin has answered here, for nodes with the same engine. One that is recorded already stays.
     PluginTranscript(TenantId, PluginDigest, Transcript),
+    /// Who may sign a tenant's plugins.
+    SignersSet(TenantId, SignerChange),
 }
 
 /// The other nodes that the answer to a change waits for.
@@ -283,6 +288,7 @@ impl Control {
             (RecordKey::Plugin(owner, _), RecordKind::Plugin)
             | (RecordKey::Token(owner, _), RecordKind::Token)
             | (RecordKey::Quota(owner, _), RecordKind::Quota)
+            | (RecordKey::Signers(owner), RecordKind::Signers)
             | (RecordKey::Bucket(owner, _), RecordKind::Bucket) => *owner == tenant,
             _ => false,
         };
@@ -719,13 +725,16 @@ fn is_sound(record: &Record) -> bool {
             RecordBody::Bucket { id, props, past } | RecordBody::DeletedBucket { id, props, past, .. },
         ) => props.check_record().is_ok() && past.is_bounded() && !past.buckets.contains(id),
         (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
+        (RecordKey::Signers(_), RecordBody::Signers(keys)) => keys.len() <= MAX_SIGNERS,
         (
             RecordKey::Plugin(..),
-            RecordBody::Plugin { version, quarantined, transcripts, .. }
-            | RecordBody::DeletedPlugin { version, quarantined, transcripts, .. },
+            RecordBody::Plugin { version, quarantined, transcripts, provenance, .. }
+            | RecordBody::DeletedPlugin { version, quarantined, transcripts, provenance, .. },
         ) => {
-            let is_short = quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES);
-            version.len() <= 64 && is_short && transcripts.len() <= MAX_TRANSCRIPTS
+            version.len() <= 64
+                && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
+                && transcripts.len() <= MAX_TRANSCRIPTS
+                && provenance.as_ref().is_none_or(|provenance| provenance.is_bounded())
         }
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
@@ -748,6 +757,15 @@ pub fn unchecked_record(mut record: RecordBody, by: Name) -> RecordBody {
 #[must_use]
 pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> RecordBody {
     let version = version.chars().take(64).filter(char::is_ascii).collect();
-    let (quarantined, unchecked, transcripts) = (None, None, Vec::new());
-    RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked, transcripts }
+    RecordBody::Plugin {
+        name,
+        version,
+        bytes,
+        self_causal,
+        validates,
+        quarantined: None,
+        unchecked: None,
+        transcripts: Vec::new(),
+        provenance: None,
+    }
 }

@@ -9,6 +9,7 @@ use crate::epoch;
 use crate::escape::escape_untrusted;
 use crate::fault::{MergeFault, Refusal, TrapKind};
 use crate::host::Host;
+use crate::job_fuel;
 use crate::limits::CallLimits;
 use crate::panic_record;
 use crate::plugin::Plugin;
@@ -199,7 +200,11 @@ pub(crate) fn measured<T>(
     let answer = call(&mut store).map_err(|error| fault_of(&error, limits, &store));
     let memory_bytes = store.data().memory_used;
     match store.get_fuel() {
-        Ok(left) => (answer, Usage { fuel: limits.fuel.saturating_sub(left), memory_bytes }),
+        Ok(left) => {
+            let fuel = limits.fuel.saturating_sub(left);
+            job_fuel::add(fuel);
+            (answer, Usage { fuel, memory_bytes })
+        }
         Err(error) => (Err(host(error)), Usage { fuel: 0, memory_bytes }),
     }
 }

@@ -114,6 +114,19 @@ pub struct FixtureAnswer {
     pub failure: Option<String>,
 }
 
+/// A merge of a cluster that breaks a law.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundCase {
+    /// The law's name.
+    pub law: String,
+    /// What does not hold.
+    pub equation: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The siblings that show it, in the order of the merge.
+    pub siblings: Vec<crate::call::Sibling>,
+}
+
 /// Why a file cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -164,6 +177,28 @@ impl Fixture {
         let plugin = PluginName { name: test.name.clone(), version: test.version.clone(), digest: test.digest.clone() };
         let counterexamples = test.counterexamples.clone();
         Self { format: FORMAT, plugin, seed: test.seed.unwrap_or_default(), counterexamples }
+    }
+
+    /// A fixture of merges of a cluster that break a law.
+    pub fn of_merges(digest: String, found: impl IntoIterator<Item = FoundCase>) -> Self {
+        let plugin = PluginName { name: None, version: None, digest };
+        let case = |found: FoundCase| FixtureCase {
+            says: Law::from_name(&found.law).map_or_else(String::new, |law| law.statement().into()),
+            law: found.law,
+            key: plain(&found.key),
+            valid: true,
+            siblings: found
+                .siblings
+                .iter()
+                .map(|one| FixtureSibling {
+                    value: plain(&one.value),
+                    stamp_ms: one.stamp_ms,
+                    writer: format!("{:016x}", one.writer),
+                })
+                .collect(),
+            violation: FixtureViolation { expected: found.equation, got: Vec::new() },
+        };
+        Self { format: FORMAT, plugin, seed: 0, counterexamples: found.into_iter().map(case).collect() }
     }
 
     /// The counterexamples.

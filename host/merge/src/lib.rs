@@ -36,7 +36,9 @@
 //! `attribution` finds the sibling that makes a merge fail. `law_check` and `under_test` check the [`laws`] on a
 //! component, `intent` reads what its operations mean, and `fixture` stores counterexamples. `law_report` is what comes
 //! of a check, `law_process` checks in a process of its own, and `coverage` tells which code a check has run. `single`
-//! runs one merge, and `transcript` the fixed calls by which nodes compare each other. [`build`] makes components of guest crates.
+//! runs one merge, `transcript` has the fixed calls by which nodes compare each other, and `sampled` checks laws again
+//! on a merge that was run. `job_fuel` counts what a job uses. [`build`] makes components of guest crates, and `builder`
+//! reads what has made one.
 
 #![deny(unsafe_code)]
 
@@ -44,6 +46,7 @@ mod artefact;
 mod attribution;
 mod bindings;
 pub mod build;
+mod builder;
 mod call;
 mod compile;
 mod coverage;
@@ -53,6 +56,7 @@ mod fault;
 mod fixture;
 mod host;
 mod intent;
+mod job_fuel;
 mod json_line;
 mod law_check;
 mod law_process;
@@ -65,12 +69,14 @@ mod plugin;
 mod pool;
 mod profile;
 mod resources;
+mod sampled;
 mod scan;
 mod single;
 mod transcript;
 mod under_test;
 mod workers;
 
+pub use builder::builder_of;
 pub use call::{Merged, Sibling, Usage};
 pub use compile::{
     ArtefactCache, CHILD_VERB, CacheError, CancelToken, ChildCompiler, CompileQueue, Compiled, Compiler,
@@ -79,9 +85,12 @@ pub use compile::{
 pub use coverage::Coverage;
 pub use escape::{escape_untrusted, is_printable};
 pub use fault::{HostError, MergeFault, QueueOf, Refusal, Rejection, TrapKind};
-pub use fixture::{EncodedBytes, Fixture, FixtureAnswer, FixtureCase, FixtureError, FixtureSibling, FixtureViolation};
+pub use fixture::{
+    EncodedBytes, Fixture, FixtureAnswer, FixtureCase, FixtureError, FixtureSibling, FixtureViolation, FoundCase,
+};
 pub use host::{Host, HostConfig};
 pub use intent::{ComponentIntent, IntentError, IntentFile};
+pub use job_fuel::job_fuel;
 pub use law_check::{
     Findings, LawOptions, LawOutcome, LawReport, LoadError, check_laws, check_laws_with_options,
     check_laws_with_progress,
@@ -94,6 +103,7 @@ pub use operate::OperationDot;
 pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
 pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
 pub use rejoin_laws as laws;
+pub use sampled::{SampledLaws, SampledMerge, SampledViolation};
 pub use single::SingleMerge;
 pub use transcript::TRANSCRIPT_CASES;
 pub use under_test::PluginUnderTest;

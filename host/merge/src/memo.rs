@@ -134,7 +134,7 @@ impl Memo {
             profile: host.profile(),
             inputs: hash(&[], &input, limits),
         };
-        // The fuel of a presenter is not used.
+        // Who pays asks `job_fuel`.
         let show = || host.show(plugin, value, limits).map(|shown| Merged { value: shown.into(), fuel_used: 0 });
         self.remembered(name, true, show).map(|shown| shown.value)
     }

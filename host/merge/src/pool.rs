@@ -10,11 +10,18 @@ use bytes::Bytes;
 use crate::call::{Merged, Sibling};
 use crate::fault::{HostError, MergeFault, QueueOf};
 use crate::host::Host;
+use crate::job_fuel::JobFuel;
 use crate::limits::CallLimits;
 use crate::memo::Memo;
 use crate::operate::OperationDot;
 use crate::plugin::Plugin;
+use crate::sampled::{SampledLaws, SampledMerge};
 use crate::workers::{QueueFull, STOPPED, TenantShare, Whose, WorkerLimits, Workers};
+
+/// The most waiting jobs of the thread for what nobody waits for.
+const BACKGROUND_QUEUE: usize = 64;
+/// The most of them of one tenant.
+const BACKGROUND_TENANT_QUEUE: usize = 16;
 
 /// The sizes of a [`Pool`], and the shares of one tenant and of one bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +72,8 @@ pub struct Pool {
     memo: Arc<Memo>,
     /// `None` runs every job on the caller: for simulations and tests, where threads would decide the order.
     workers: Option<Workers>,
+    /// The thread for what nobody waits for.
+    background: Option<Workers>,
 }
 
 /// A call of a plugin for a bucket.
@@ -103,13 +112,22 @@ impl Pool {
             group_threads: config.bucket_threads,
             group_queue: config.bucket_queue,
         };
-        Ok(Self { workers: Some(Workers::new("merge", limits)?), ..Self::inline(host, memo) })
+        let one = WorkerLimits {
+            threads: 1,
+            queue: BACKGROUND_QUEUE,
+            tenant_threads: 1,
+            tenant_queue: BACKGROUND_TENANT_QUEUE,
+            group_threads: 1,
+            group_queue: BACKGROUND_TENANT_QUEUE,
+        };
+        let (workers, background) = (Workers::new("merge", limits)?, Workers::in_background("again", one)?);
+        Ok(Self { workers: Some(workers), background: Some(background), ..Self::inline(host, memo) })
     }
 
     /// A pool without threads: every job runs on the caller, and `done` is called before the method returns.
     #[must_use]
     pub fn inline(host: Host, memo: Memo) -> Self {
-        Self { host, memo: Arc::new(memo), workers: None }
+        Self { host, memo: Arc::new(memo), workers: None, background: None }
     }
 
     /// Merges siblings, or returns the memoised result.
@@ -232,6 +250,22 @@ impl Pool {
         self.submit(whose, work, done)
     }
 
+    /// Checks the laws on a merge that was run ([`Host::check_again`]), on a thread of the lowest priority. The fuel is
+    /// that of [`job_fuel`](crate::job_fuel). Otherwise as [`Pool::merge`].
+    ///
+    /// # Errors
+    /// As [`Pool::merge`]; the queue is a short one of its own.
+    pub fn check_again(
+        &self,
+        call: PluginCall,
+        merge: SampledMerge,
+        done: impl FnOnce(Result<SampledLaws, MergeFault>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
+        let (host, whose) = (self.host.clone(), call.whose());
+        let work = move || Ok(host.check_again(&call.plugin, &merge, &call.limits));
+        submit_to(self.background.as_ref(), whose, work, done)
+    }
+
     /// The number of waiting jobs.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -256,12 +290,27 @@ impl Pool {
         work: impl FnOnce() -> Result<T, MergeFault> + Send + 'static,
         done: impl FnOnce(Result<T, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let Some(workers) = &self.workers else {
-            done(work());
-            return Ok(());
-        };
-        let failed =
-            |reason: String| Err(if reason == STOPPED { MergeFault::Stopped } else { MergeFault::Host { reason } });
-        Ok(workers.submit(whose, || false, work, failed, done)?)
+        submit_to(self.workers.as_ref(), whose, work, done)
     }
+}
+
+/// Runs a job on threads, or on the caller if there are none. The fuel of its calls is counted until `done` has
+/// returned.
+fn submit_to<T: 'static>(
+    workers: Option<&Workers>,
+    whose: Whose,
+    work: impl FnOnce() -> Result<T, MergeFault> + Send + 'static,
+    done: impl FnOnce(Result<T, MergeFault>) + Send + 'static,
+) -> Result<(), Overloaded> {
+    let Some(workers) = workers else {
+        let _counted = JobFuel::begin();
+        done(work());
+        return Ok(());
+    };
+    let work = move || (JobFuel::begin(), work());
+    let failed = |reason: String| {
+        (JobFuel::begin(), Err(if reason == STOPPED { MergeFault::Stopped } else { MergeFault::Host { reason } }))
+    };
+    let done = move |(_counted, result): (JobFuel, Result<T, MergeFault>)| done(result);
+    Ok(workers.submit(whose, || false, work, failed, done)?)
 }

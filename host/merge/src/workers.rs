@@ -25,8 +25,9 @@ const LONG_JOB: Duration = Duration::from_millis(10);
 const MAX_KNOWN: usize = 1_024;
 /// The nice value of the threads for long jobs: a tenth of the share of a thread that serves, when processors are
 /// short.
-#[cfg(target_os = "linux")]
 const NICE: i32 = 10;
+/// That of the threads for what nobody waits for: the highest there is, about a seventieth.
+const LEAST_NICE: i32 = 19;
 
 /// A tenant, and its share where tenants wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -364,6 +365,16 @@ impl std::fmt::Debug for Workers {
 
 impl Workers {
     pub(crate) fn new(name: &str, limits: WorkerLimits) -> Result<Self, HostError> {
+        Self::start(name, limits, |lane| (lane == Lane::Long).then_some(NICE))
+    }
+
+    /// Threads of the lowest priority, for what nobody waits for.
+    pub(crate) fn in_background(name: &str, limits: WorkerLimits) -> Result<Self, HostError> {
+        Self::start(name, limits, |_| Some(LEAST_NICE))
+    }
+
+    /// Starts threads, those of a lane with that nice value.
+    fn start(name: &str, limits: WorkerLimits, nice: fn(Lane) -> Option<i32>) -> Result<Self, HostError> {
         let limits = limits.checked();
         let shared = Arc::new(Shared { queue: Mutex::default(), ready: Default::default(), limits });
         let workers = Self(Arc::new(Threads(shared.clone())));
@@ -373,8 +384,8 @@ impl Workers {
             // The guest's stack is part of the thread's; 4 MiB more are for the host's frames and the compiler.
             let builder = std::thread::Builder::new().name(name).stack_size(WASM_STACK_BYTES + (4 << 20));
             builder.spawn(move || {
-                if lane == Lane::Long {
-                    lower_priority();
+                if let Some(nice) = nice(lane) {
+                    lower_priority(nice);
                 }
                 shared.work(lane);
             })?;
@@ -426,11 +437,10 @@ fn processor_time() -> Duration {
 }
 
 /// Lowers the priority of this thread, where the system can do that for a single thread. A failure does no harm.
-fn lower_priority() {
+fn lower_priority(nice: i32) {
     // On Linux `None` is the calling thread. Elsewhere it would be the whole process.
-    #[cfg(target_os = "linux")]
-    if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
-        let _ = rustix::process::setpriority_process(None, NICE);
+    if cfg!(target_os = "linux") && rustix::process::getpriority_process(None).is_ok_and(|now| now < nice) {
+        let _ = rustix::process::setpriority_process(None, nice);
     }
 }
 
@@ -640,6 +650,18 @@ mod tests {
         // What was seen of the first job is noted after it was answered.
         let lowered = (0..1_000).map(|_| run(work)).find(|nice| *nice != own);
         assert_eq!(lowered, Some(NICE.max(own)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_for_what_nobody_waits_for_have_the_lowest_priority() {
+        let workers = Workers::in_background("test", LIMITS).expect("threads");
+        let (tell, told) = std::sync::mpsc::channel();
+        let work = || rustix::process::getpriority_process(None).expect("a priority");
+        let done = move |priority: i32| tell.send(priority).expect("it is waited for");
+        let failed = |why: String| -> i32 { panic!("{why}") };
+        assert!(workers.submit(of(ONE, 1), || false, work, failed, done).is_ok());
+        assert_eq!(told.recv(), Ok(LEAST_NICE));
     }
 
     #[test]

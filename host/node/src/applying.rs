@@ -65,8 +65,7 @@ impl PluginService {
         let dot = OperationDot { actor: job.dot.actor.0, counter: job.dot.counter };
         let (service, reply) = (self.clone(), messages.clone());
         let done = move |result: Result<rejoin_merge::Merged, MergeFault>| {
-            let used = result.as_ref().map(|applied| applied.fuel_used);
-            payers.charge(used, service.0.clock.now().mono_us);
+            payers.charge_job(service.0.clock.now().mono_us);
             // A refusal is a result, and the core counts it.
             if let Err(fault) = result.as_ref()
                 && !matches!(fault, MergeFault::Refused(_))

@@ -6,6 +6,7 @@ use rejoin_proto::catalog::RecordKey;
 use rejoin_proto::client::{AdminRequest, RecordKind};
 use rejoin_proto::layout_request::{LayoutChanges, LayoutRequest, NodeChange};
 use rejoin_proto::quota::{Amounts, Limit, Quota};
+use rejoin_proto::signing::SignerChange;
 use rejoin_proto::{Name, TenantId, ZoneDemand};
 
 /// What a request changes.
@@ -52,9 +53,19 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
             RecordKind::Plugin => "plugin list",
             RecordKind::Token => "token list",
             RecordKind::Quota => "tenant quota",
+            RecordKind::Signers => "tenant signers list",
         }),
         AdminRequest::Usage => asks("tenant usage"),
         AdminRequest::Conflicts { .. } => asks("conflict list"),
+        AdminRequest::LawViolations { .. } => asks("conflict violations"),
+        AdminRequest::SignersSet(change) => {
+            let (verb, key) = match change {
+                SignerChange::Add(key) => ("tenant signers add", key),
+                SignerChange::Remove(key) => ("tenant signers remove", key),
+            };
+            let record = Subject::Record(RecordKind::Signers, tenant, RecordKey::Signers(tenant));
+            (verb, key.to_string(), String::new(), record)
+        }
         AdminRequest::ExchangePause(paused) => {
             let verb = if *paused { "exchange pause" } else { "exchange start" };
             (verb, String::new(), String::new(), Subject::Nothing)
@@ -79,10 +90,12 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
         }
         AdminRequest::PluginLaws { .. } => asks("plugin push"),
         AdminRequest::PluginStates { .. } => asks("plugin show"),
-        AdminRequest::PluginPush { name, module, unchecked } => {
+        AdminRequest::PluginPush { name, module, unchecked, signature } => {
             let digest = digest_of(module);
             let how = if *unchecked { ", unchecked" } else { "" };
-            ("plugin push", digest.to_string(), format!("{name}, {} bytes{how}", module.len()), plugin(digest))
+            // Whether it is a good one is not known yet.
+            let by = signature.map_or_else(String::new, |signature| format!(", signature of {}", signature.signer));
+            ("plugin push", digest.to_string(), format!("{name}, {} bytes{how}{by}", module.len()), plugin(digest))
         }
         AdminRequest::PluginRelease { digest } => {
             ("plugin release", digest.to_string(), String::new(), plugin(*digest))

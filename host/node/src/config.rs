@@ -90,6 +90,13 @@ pub struct Config {
     /// The plugins that the release has been tested with: their laws are not checked again. Not a key of the file.
     #[serde(skip)]
     pub released: BTreeSet<PluginDigest>,
+    /// Of so many merges of a bucket the laws are checked again on one; 0: on none. They are at least on one a minute and
+    /// at most on one a second.
+    #[serde(default = "defaults::sentinel_every")]
+    pub sentinel_every: u64,
+    /// A plugin is quarantined when merges of so many keys have broken a law; 0: this is only said.
+    #[serde(default = "defaults::sentinel_threshold")]
+    pub sentinel_threshold: u32,
     /// Bytes of compiled plugins that are kept in the data directory, so that a restart need not compile them.
     #[serde(default = "defaults::compiled_bytes")]
     pub compiled_bytes: u64,
@@ -285,6 +292,12 @@ mod defaults {
     }
     pub(super) fn law_seconds() -> u32 {
         240
+    }
+    pub(super) fn sentinel_every() -> u64 {
+        1_000
+    }
+    pub(super) fn sentinel_threshold() -> u32 {
+        3
     }
     pub(super) fn compiled_bytes() -> u64 {
         256 << 20

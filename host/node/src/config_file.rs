@@ -44,6 +44,8 @@ const KEYS: &[&str] = &[
     "compile_program",
     "check_laws",
     "law_seconds",
+    "sentinel_every",
+    "sentinel_threshold",
     "compiled_bytes",
     "memo_bytes",
     "module_bytes",

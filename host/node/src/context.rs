@@ -132,6 +132,7 @@ impl NodeContext {
         warnings.extend(self.keys.iter().flat_map(|keys| self.encryption().lines(keys)));
         let view = self.cluster_view();
         warnings.extend(view.quarantines().map(|quarantine| quarantined(&view, quarantine)));
+        warnings.extend(self.plugins.alarms(&view));
         warnings
     }
 

@@ -418,6 +418,10 @@ impl Driver {
                 let _ = answer.send((shard.partition_bits(), shard.partition_bytes()));
                 return Ok(None);
             }
+            ShardMessage::Quarantine(tenant, plugin, why) => {
+                self.quarantine(tenant, plugin, why);
+                return Ok(None);
+            }
             ShardMessage::Stop(answer) => return Err(answer),
         };
         Ok(Some(Input::Event(event)))
@@ -464,8 +468,16 @@ impl Driver {
                     }
                 }
                 Output::Validate(ticket, job) => {
-                    let share = self.share_of(job.bucket);
-                    self.plugins.validate(ticket, (job, share), self.messages.clone());
+                    match self.metering.begin_merge(&self.view, job.bucket, self.clock.now().mono_us) {
+                        Ok(payers) => {
+                            let share = self.share_of(job.bucket);
+                            self.plugins.validate(ticket, (job, share), payers, self.messages.clone());
+                        }
+                        Err(refusal) => {
+                            self.metrics.merge_failed(refusal.reason());
+                            drop(self.messages.send(ShardMessage::Validated(ticket, Err(refusal))));
+                        }
+                    }
                 }
                 Output::Apply(ticket, job) => {
                     match self.metering.begin_merge(&self.view, job.bucket, self.clock.now().mono_us) {

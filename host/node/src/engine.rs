@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::law_checks::LawChecks;
 use crate::platform::{Compiling, Threads};
+use crate::sentinel::Sentinel;
 
 /// The most plugin instances at once. Each reserves about 4 GiB of the 128 TiB of addresses that a process has.
 const MAX_INSTANCES: u32 = 4_096;
@@ -21,9 +22,9 @@ const MAX_INSTANCES: u32 = 4_096;
 /// # Errors
 /// The engine could not be created, or a thread not started.
 pub(crate) fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
-    // A merge has one instance at a time, and so has a plugin that is being loaded.
+    // A merge has one instance at a time, and so have a plugin that is being loaded and the sentinel.
     let least = HostConfig::default().instances;
-    let busiest = config.merge_threads.saturating_add(config.compile_threads);
+    let busiest = config.merge_threads.saturating_add(config.compile_threads).saturating_add(1);
     let instances = u32::try_from(busiest).unwrap_or(u32::MAX).clamp(least, MAX_INSTANCES);
     let host = Host::new(HostConfig { instances, ..HostConfig::default() })?;
     let memo = Memo::new(config.memo_bytes);
@@ -49,6 +50,8 @@ pub(crate) struct Engine {
     pub(crate) limits: ModuleLimits,
     /// The checks of the laws of what is pushed.
     pub(crate) laws: LawChecks,
+    /// The checks of the laws on what was merged.
+    pub(crate) sentinel: Sentinel,
     /// The node that it is of.
     pub(crate) node: Name,
 }
@@ -67,9 +70,10 @@ impl Engine {
     ) -> Result<Self, StartError> {
         let limits = ModuleLimits::for_bytes(module_bytes(config));
         let (host, compiler) = (pool.host().clone(), compiler(config, compiling));
-        let (laws, node) = (laws(config, threads, compiling)?, config.name.clone());
+        let (laws, sentinel, node) = (laws(config, threads, compiling)?, Sentinel::of(config), config.name.clone());
         if threads == Threads::Shared {
-            return Ok(Self { pool, queue: CompileQueue::inline(host, compiler, None), limits, laws, node });
+            let queue = CompileQueue::inline(host, compiler, None);
+            return Ok(Self { pool, queue, limits, laws, sentinel, node });
         }
         let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
         let cache =
@@ -79,7 +83,7 @@ impl Engine {
             queue: config.compile_queue,
             tenant_queue: config.compile_tenant_queue,
         };
-        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits, laws, node })
+        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits, laws, sentinel, node })
     }
 }
 

@@ -3,7 +3,7 @@
 //! and sent again. The last reports are kept for that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,9 @@ use crate::plugins::share;
 
 /// The most reports that are kept: those of the last checks.
 const MAX_REPORTS: usize = 8;
+/// What a check that exceeds a limit is charged for each microsecond, up to its limit of processor time: a unit of fuel
+/// takes less than 4 ns.
+const FUEL_OF_A_MICROSECOND: u64 = 250;
 /// The longest that a question about a check waits for its end.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -107,11 +110,26 @@ impl LawChecks {
             table.checks.insert(key, Check::Running { progress: None, pending: None });
         }
         let (watching, ending) = (self.clone(), self.clone());
-        let watch = move |now| watching.progress(&key, now);
+        // When it began, or at the latest when it was first heard of.
+        let (asked_us, heard) = (clock.now().mono_us, Arc::new(OnceLock::new()));
+        let hear = heard.clone();
+        let watch = move |now| {
+            hear.get_or_init(|| clock.now().mono_us);
+            watching.progress(&key, now);
+        };
+        let most_us = queue.cpu_seconds().saturating_mul(1_000_000);
         let done = move |result: Result<LawTest, LawError>| {
-            if let Ok(test) = &result {
-                payers.charge(Ok(test.all_fuel), clock.now().mono_us);
-            }
+            let now_us = clock.now().mono_us;
+            let used = match &result {
+                Ok(test) => test.all_fuel,
+                // A process that was ended does not tell what it has used.
+                Err(LawError::TooCostly { .. }) => {
+                    let took_us = now_us.saturating_sub(*heard.get_or_init(|| asked_us)).min(most_us);
+                    took_us.saturating_mul(FUEL_OF_A_MICROSECOND)
+                }
+                Err(_) => 0,
+            };
+            payers.charge(Ok(used), now_us);
             ending.end(key, result);
         };
         match queue.check(whose, component, modules, watch, done) {

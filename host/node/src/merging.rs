@@ -18,6 +18,7 @@ use crate::lock::lock;
 use crate::messages::ShardMessage;
 use crate::metering::FuelPayers;
 use crate::plugins::PluginService;
+use crate::sentinel::RunMerge;
 
 /// The wall-clock limit of a call, for each unit of its fuel. A unit takes less than 4 ns in the slowest guest of
 /// `rejoin-fuel` (tests/hostile), so fuel is the effective limit even on a machine that is half as fast.
@@ -130,18 +131,22 @@ impl PluginService {
         if let [only] = siblings.as_slice() {
             return self.present(plugin, only.value.clone(), request);
         }
-        let inputs =
+        let inputs: Vec<Sibling> =
             siblings.into_iter().map(|s| Sibling { value: s.value, stamp_ms: s.stamp_ms, writer: s.writer }).collect();
+        let kept_siblings = self.0.engine.sentinel.keep(&inputs);
         let (call, key, wanted) =
             (request.call(plugin.clone()), request.job.key.clone(), self.wanted(request.job.deadline_us));
         let (service, kept) = (self.clone(), SharedRequest::new(request));
         let again = kept.clone();
         let done = move |result: Result<rejoin_merge::Merged, MergeFault>| {
             let Some(request) = again.take() else { return };
-            let used = result.as_ref().map(|merged| merged.fuel_used);
-            request.payers.charge(used, service.0.clock.now().mono_us);
+            request.payers.charge_job(service.0.clock.now().mono_us);
             match result {
                 Ok(merged) => {
+                    let (payers, messages) = (&request.payers, &request.messages);
+                    let ran =
+                        RunMerge { job: &request.job, siblings: kept_siblings, merged: &merged, payers, messages };
+                    service.sample(request.call(plugin.clone()), ran);
                     service.conflicts().merged(request.job.bucket, &request.job.key);
                     #[allow(clippy::cast_precision_loss)] // A histogram's value.
                     service.0.metrics.merge_fuel.record(merged.fuel_used as f64);
@@ -183,8 +188,7 @@ impl PluginService {
         let (service, again, of) = (self.clone(), kept.clone(), value.clone());
         let done = move |answer: Result<rejoin_merge::Merged, MergeFault>| {
             let Some(request) = again.take() else { return };
-            let used = answer.as_ref().map(|answer| answer.fuel_used);
-            request.payers.charge(used, service.0.clock.now().mono_us);
+            request.payers.charge_job(service.0.clock.now().mono_us);
             if let Err(fault) = answer.as_ref()
                 && !matches!(fault, MergeFault::Refused(_))
             {
@@ -210,6 +214,7 @@ impl PluginService {
         let (service, again, of) = (self.clone(), kept.clone(), value.clone());
         let done = move |shown: Result<Bytes, MergeFault>| {
             let Some(request) = again.take() else { return };
+            request.payers.charge_job(service.0.clock.now().mono_us);
             if let Err(fault) = &shown {
                 service.count(&request.log_fields(), &fault.clone().into(), "a value could not be shown");
             }
@@ -228,16 +233,17 @@ impl PluginService {
         &self,
         ticket: ValidateTicket,
         (job, share): (ValidateJob, TenantShare),
+        payers: FuelPayers,
         messages: UnboundedSender<ShardMessage>,
     ) {
         match self.find(&job.plugin) {
-            Some(Ok(plugin)) => self.run_validation(plugin, ticket, (job, share), messages),
+            Some(Ok(plugin)) => self.run_validation(plugin, ticket, (job, share, payers), messages),
             Some(Err(error)) => drop(messages.send(ShardMessage::Validated(ticket, Err(error)))),
             None => {
                 let service = self.clone();
                 self.0.runtime.spawn(async move {
                     match service.wait_for(&job.plugin, job.deadline_us).await {
-                        Ok(plugin) => service.run_validation(plugin, ticket, (job, share), messages),
+                        Ok(plugin) => service.run_validation(plugin, ticket, (job, share, payers), messages),
                         Err(error) => drop(messages.send(ShardMessage::Validated(ticket, Err(error)))),
                     }
                 });
@@ -249,7 +255,7 @@ impl PluginService {
         &self,
         plugin: Plugin,
         ticket: ValidateTicket,
-        (job, share): (ValidateJob, TenantShare),
+        (job, share, payers): (ValidateJob, TenantShare, FuelPayers),
         messages: UnboundedSender<ShardMessage>,
     ) {
         let limits = CallLimits {
@@ -264,6 +270,7 @@ impl PluginService {
         let wanted = self.wanted(job.deadline_us);
         let (service, reply) = (self.clone(), messages.clone());
         let done = move |result: Result<(), MergeFault>| {
+            payers.charge_job(service.0.clock.now().mono_us);
             // A refusal is a result, and the core counts it.
             if let Err(fault) = result.as_ref()
                 && !matches!(fault, MergeFault::Refused(_))

@@ -28,7 +28,7 @@ use rejoin_proto::client::{Receipt, RecordKind, StartId};
 use rejoin_proto::exchange::Sum;
 use rejoin_proto::layout_request::LayoutChanges;
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{BucketId, ErrorReply, NodeId, PartitionId, Ring, TenantId};
+use rejoin_proto::{BucketId, ErrorReply, NodeId, PartitionId, PluginDigest, Ring, TenantId};
 use rejoin_store::{CommitSeq, Stats};
 use rejoin_wire::{Class, Sender};
 
@@ -89,6 +89,8 @@ pub(crate) enum ShardMessage {
     Report(oneshot::Sender<ShardReport>),
     /// Asks for the bytes of each partition, of a ring of 2^this many.
     Sizes(oneshot::Sender<(u8, Vec<(PartitionId, u64)>)>),
+    /// A plugin breaks laws, with the evidence: the catalog is to quarantine it.
+    Quarantine(TenantId, PluginDigest, String),
     Stop(oneshot::Sender<ShardStopped>),
 }
 

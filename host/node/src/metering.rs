@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use rejoin_core::quota::{Rate, Reached};
 use rejoin_core::shard::event::PluginError;
 use rejoin_core::view::{Bucket, ClusterView, Owner};
+use rejoin_merge::job_fuel;
 use rejoin_proto::client::ReachedLimit;
 use rejoin_proto::fault::MergeFault;
 use rejoin_proto::quota::{Limit, Quota};
@@ -324,13 +325,27 @@ impl Drop for InFlight {
 }
 
 /// Who pays for the fuel of a merge, and at what rate.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct FuelPayers(Vec<(Arc<Meter>, Option<u64>)>);
 
 impl FuelPayers {
     /// Charges what a merge has used. One that did not end within its fuel has used all of it.
     pub(crate) fn charge(&self, used: Result<u64, &MergeFault>, now_us: u64) {
-        let fuel = used.unwrap_or_else(burnt);
+        self.charge_fuel(used.unwrap_or_else(burnt), now_us);
+    }
+
+    /// Charges what all calls of the pool's present job have used, answered or not. It is called where the job's result
+    /// is taken.
+    pub(crate) fn charge_job(&self, now_us: u64) {
+        self.charge_fuel(job_fuel(), now_us);
+    }
+
+    /// Whether one of them owes fuel.
+    pub(crate) fn owe(&self, now_us: u64) -> bool {
+        self.0.iter().any(|(meter, most)| most.is_some() && lock(&meter.state).fuel.check(now_us).is_err())
+    }
+
+    fn charge_fuel(&self, fuel: u64, now_us: u64) {
         for (meter, most) in &self.0 {
             let mut state = lock(&meter.state);
             state.totals.fuel = state.totals.fuel.saturating_add(fuel);

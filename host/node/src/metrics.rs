@@ -117,6 +117,18 @@ impl Metrics {
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
+    /// Counts a merge of the sentinel's sample, by what came of it.
+    pub(crate) fn laws_sampled(&self, outcome: &'static str) {
+        let key = Key::from_parts("rejoin_law_samples_total", vec![Label::new("outcome", outcome)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// Counts a merge that breaks a law.
+    pub(crate) fn law_violated(&self, law: &'static str) {
+        let key = Key::from_parts("rejoin_law_violations_total", vec![Label::new("law", law)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// Sets a shard's figures.
     pub(crate) fn shard(&self, shard: u16, report: &ShardReport) {
         let ShardReport { core, store, .. } = report;

@@ -8,18 +8,19 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use rejoin_core::control::{
-    CatalogChange, Published, TokenChange, Wait, plugin_record, transcribed_record, unchecked_record,
+    CatalogChange, Published, TokenChange, Wait, plugin_record, provenance_record, transcribed_record, unchecked_record,
 };
 use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
-use rejoin_merge::digest_of;
+use rejoin_merge::{builder_of, digest_of};
 use rejoin_proto::access::{DEFAULT_TENANT, Scope};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{
     AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
 };
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
+use rejoin_proto::signing::{MAX_BUILDER_BYTES, Provenance};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginSignature, TenantId};
 
 use crate::caller::Caller;
 use crate::context::NodeContext;
@@ -27,7 +28,7 @@ use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::plugins::share;
 use crate::token::ROOT;
-use crate::{buckets, conflicts, law_checks, layouts, members, quotas, transcripts};
+use crate::{buckets, conflicts, law_checks, layouts, members, quotas, sentinel, signing, transcripts};
 
 /// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
@@ -71,9 +72,10 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
             change(ctx, wait, token(name, revoke)).await
         }
         AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
-        AdminRequest::PluginPush { name, module, unchecked } => {
-            push(ctx, wait, caller, name, (module, unchecked)).await
+        AdminRequest::PluginPush { name, module, unchecked, signature } => {
+            push(ctx, wait, caller, name, (module, unchecked, signature)).await
         }
+        AdminRequest::SignersSet(change_of) => change(ctx, wait, CatalogChange::SignersSet(tenant, change_of)).await,
         AdminRequest::PluginLaws { digest } => return law_checks::progress(ctx, tenant, digest, wait).await,
         AdminRequest::PluginStates { digest } => return transcripts::states(ctx, tenant, digest).await,
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
@@ -100,6 +102,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         }
         AdminRequest::Usage => return Reply::Usage(quotas::usage(ctx, tenant).await),
         AdminRequest::Conflicts { bucket } => conflicts::list(ctx, caller, &bucket),
+        AdminRequest::LawViolations { bucket } => sentinel::list(ctx, caller, &bucket),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -132,7 +135,7 @@ async fn list(ctx: &NodeContext, kind: RecordKind, caller: &Caller) -> Reply {
     records.retain(|record| match &record.key {
         RecordKey::Bucket(_, name) => limits.admit_bucket(name),
         RecordKey::Tenant(tenant) => caller.scope() == Scope::Operator || *tenant == caller.tenant,
-        RecordKey::Plugin(..) | RecordKey::Token(..) | RecordKey::Quota(..) => true,
+        RecordKey::Plugin(..) | RecordKey::Token(..) | RecordKey::Quota(..) | RecordKey::Signers(_) => true,
     });
     match kind {
         RecordKind::Token => {
@@ -221,9 +224,13 @@ async fn push(
     wait: Duration,
     caller: &Caller,
     name: Name,
-    (module, unchecked): (Bytes, bool),
+    (module, unchecked, signature): (Bytes, bool, Option<PluginSignature>),
 ) -> Reply {
-    let tenant = caller.tenant;
+    let (tenant, digest) = (caller.tenant, digest_of(&module));
+    let signer = match signing::signer(ctx, caller, &digest, signature).await {
+        Ok(signer) => signer,
+        Err(refusal) => return Reply::Error(refusal),
+    };
     let pushed = match ctx.plugins.push(share(&ctx.cluster_view(), tenant), module.clone()).await {
         Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
@@ -248,7 +255,10 @@ async fn push(
         Some(by) => unchecked_record(record, by),
         None => record,
     };
-    change(ctx, wait / 2, CatalogChange::PluginAdd(tenant, digest_of(&module), record)).await
+    let pushed_by = caller.principal.name.clone();
+    let builder = builder_of(&module, MAX_BUILDER_BYTES);
+    let from = Provenance { pushed_by, pushed: Hlc::default(), signer, builder };
+    change(ctx, wait / 2, CatalogChange::PluginAdd(tenant, digest, provenance_record(record, from))).await
 }
 
 /// The cluster's state as this node sees it.

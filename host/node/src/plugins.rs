@@ -613,6 +613,7 @@ impl PluginService {
 mod tests {
     use super::*;
     use crate::law_checks::LawChecks;
+    use crate::sentinel::Sentinel;
     use rejoin_merge::{CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits};
     use rejoin_proto::{ClusterId, NodeId};
     use rejoin_store::{DataDir, Identity};
@@ -644,6 +645,7 @@ mod tests {
             queue,
             limits: ModuleLimits::default(),
             laws: LawChecks::new(None, BTreeSet::new()),
+            sentinel: Sentinel::new(0, 0),
             node: Name::new("n1").expect("a name"),
         };
         PluginService::new(engine, data.modules(), Clock::system(), Arc::new(Metrics::new()), Faults::default())

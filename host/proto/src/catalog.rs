@@ -12,6 +12,7 @@ use crate::hlc::Hlc;
 use crate::id::{BucketId, Name, PluginDigest, ProfileId, TenantId};
 use crate::layout::MAX_OWNERS;
 use crate::quota::Quota;
+use crate::signing::{Provenance, SignerKey};
 
 /// The default of [`BucketProps::value_bytes`].
 pub const DEFAULT_VALUE_BYTES: u32 = 1024 * 1024;
@@ -288,6 +289,8 @@ pub enum RecordKey {
     Token(TenantId, Name),
     /// The quota of a tenant, or of one of its buckets.
     Quota(TenantId, Option<BucketId>),
+    /// The keys that may sign the plugins of a tenant.
+    Signers(TenantId),
 }
 
 /// The content of a record.
@@ -327,6 +330,8 @@ pub enum RecordBody {
         /// What every node must get in a fixed run before it uses the plugin, one for each engine. At most
         /// [`MAX_TRANSCRIPTS`].
         transcripts: Vec<Transcript>,
+        /// Where it comes from.
+        provenance: Option<Box<Provenance>>,
     },
     /// A token. Only hashes of its secrets are kept.
     Token {
@@ -378,11 +383,15 @@ pub enum RecordBody {
         unchecked: Option<Name>,
         /// As in [`RecordBody::Plugin`].
         transcripts: Vec<Transcript>,
+        provenance: Option<Box<Provenance>>,
         /// How far it is gone.
         deleted: Deleted,
     },
     /// A quota.
     Quota(Box<Quota>),
+    /// The keys that may sign a tenant's plugins, in their order, at most
+    /// [`MAX_SIGNERS`](crate::signing::MAX_SIGNERS). Without any its plugins need no signature.
+    Signers(Vec<SignerKey>),
 }
 
 /// What a plugin answers in a fixed run of calls, and what fuel they use.

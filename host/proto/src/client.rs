@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::audit::{AuditPage, AuditRequest};
 use crate::catalog::{BucketProps, Quorum, Record};
 use crate::codec::{self, Versioned};
-use crate::conflict::ConflictNote;
+use crate::conflict::{ConflictNote, LawViolation};
 use crate::error::ErrorReply;
 use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
@@ -22,6 +22,7 @@ use crate::object::Content;
 use crate::plugin_state::NodePlugins;
 use crate::quota::{Limit, Quota};
 use crate::ring::Ring;
+use crate::signing::{PluginSignature, SignerChange};
 
 /// The protocol version of this release.
 pub const PROTOCOL: u16 = 1;
@@ -345,6 +346,8 @@ pub enum AdminRequest {
         module: Bytes,
         /// Stores it without checking its laws, which its record then says.
         unchecked: bool,
+        /// That somebody vouches for it. Needed where the tenant has signers.
+        signature: Option<PluginSignature>,
     },
     /// What this node thinks of every other one.
     Members,
@@ -426,6 +429,14 @@ pub enum AdminRequest {
         /// Only this one. If it is on the disk only, the node begins to load it. `None`: all, as they are.
         digest: Option<PluginDigest>,
     },
+    /// Changes who may sign the tenant's plugins.
+    SignersSet(SignerChange),
+    /// The merges of a bucket that were found to break a law, as far as the answering node has kept them. The answer
+    /// is [`Reply::Violations`].
+    LawViolations {
+        /// A bucket of the tenant.
+        bucket: Name,
+    },
 }
 
 /// How far a node has checked the laws of a plugin.
@@ -467,6 +478,8 @@ pub enum RecordKind {
     Token,
     /// Quotas.
     Quota,
+    /// Who may sign plugins.
+    Signers,
 }
 
 /// One token, as the answering node sees it. Neither its secret nor a hash of it is told.
@@ -755,6 +768,8 @@ pub enum Reply {
     Conflicts(Vec<ConflictNote>),
     /// To [`AdminRequest::PluginStates`].
     PluginStates(NodePlugins),
+    /// To [`AdminRequest::LawViolations`].
+    Violations(Vec<LawViolation>),
 }
 
 /// A reply, and what every reply carries.

@@ -18,8 +18,8 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`encoded`], [`hash`], [`address`], [`layout`], [`ring`],
-//! [`catalog`], [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`], [`peer`],
-//! [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`catalog`], [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`],
+//! [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -48,6 +48,7 @@ pub mod peer;
 pub mod plugin_state;
 pub mod quota;
 pub mod ring;
+pub mod signing;
 
 pub use address::{Address, BadAddress};
 pub use causal::{DotSet, DotSpan, VersionVector};
@@ -61,3 +62,4 @@ pub use id::{
 pub use layout::{BucketCopies, Layout, LayoutNode, LayoutPolicy, LayoutRange, LayoutRef, ZoneDemand};
 pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};
 pub use ring::{Ring, RingMessage};
+pub use signing::{PluginSignature, SignerKey};

@@ -61,6 +61,8 @@ mod ring;
 mod ring_splits;
 #[path = "../../../host/core/tests/machines/scenarios.rs"]
 mod scenarios;
+#[path = "../../../host/core/tests/machines/signers.rs"]
+mod signers;
 #[path = "../../../host/core/tests/machines/sloppy.rs"]
 mod sloppy;
 #[path = "../../../host/core/tests/machines/splits.rs"]
@@ -163,6 +165,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::WhatIsUnderWayLeavesRoom => fair::what_a_flow_has_under_way_leaves_room_to_others,
         Rule::StandingQueuesTakeNoMore => fair::a_flow_that_stays_late_is_refused_until_it_is_not,
         Rule::DebtsArePaidFirst => quotas::what_was_used_before_it_was_counted_is_owed,
+        Rule::UnsignedPluginsAreNotUsed => {
+            signers::a_tenant_with_signers_takes_and_activates_only_what_they_have_signed
+        }
         Rule::PluginsAreWithinTheirQuota => quotas::a_tenant_pushes_no_more_plugins_than_its_quota_allows,
         Rule::WhatIsDeletedIsNotServed => {
             deletions::a_deleted_bucket_and_all_buckets_of_a_deleted_tenant_are_not_served

@@ -1,4 +1,5 @@
-//! `conflict list|show|resolve`: keys whose merge fails, and the way out of it.
+//! `conflict list|show|resolve`: keys whose merge fails, and the way out of it. [`violations`] has
+//! `conflict violations`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,7 @@ use rejoin_wire::utc_text_ms;
 use crate::args::KeyArgs;
 use crate::commands::json::{GetOutput, text};
 use crate::commands::object::{finish, siblings, value};
+use crate::commands::violations;
 use crate::conflict_args::ConflictCommand;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
@@ -60,6 +62,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: ConflictComma
     match command {
         ConflictCommand::List { bucket } => list(global, out, &bucket).await,
         ConflictCommand::Show { bucket, key } => show(global, out, &bucket, &key).await,
+        ConflictCommand::Violations { bucket, output } => {
+            violations::run(global, out, &bucket, output.as_deref()).await
+        }
         ConflictCommand::Resolve { bucket, key, keep, value, context } => {
             let wish = Wish { keep, value, context };
             resolve(global, out, (&bucket, &key), wish).await

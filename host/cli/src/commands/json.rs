@@ -347,6 +347,8 @@ pub(crate) struct Plugin {
     /// Whether each node can run it: of `plugin list` and `plugin show`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nodes: Option<Vec<NodeState>>,
+    /// Where it comes from; null for a file.
+    pub(crate) provenance: Option<PluginProvenance>,
     /// Until when it can be restored, if it is deleted.
     pub(crate) reap_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -354,6 +356,18 @@ pub(crate) struct Plugin {
     /// For people.
     #[serde(skip)]
     pub(crate) state: String,
+}
+
+/// Where a plugin comes from.
+#[derive(Serialize, Debug)]
+pub(crate) struct PluginProvenance {
+    /// The token or certificate with which it was pushed first.
+    pub(crate) pushed_by: String,
+    pub(crate) pushed_ms: u64,
+    /// The key that has signed it, which a node has verified; null without a signature.
+    pub(crate) signer: Option<String>,
+    /// The tools that it says have built it; null if it says nothing.
+    pub(crate) builder: Option<String>,
 }
 
 impl From<&PluginInfo> for Plugin {
@@ -368,6 +382,12 @@ impl From<&PluginInfo> for Plugin {
             unchecked: plugin.unchecked.as_ref().map(ToString::to_string),
             transcripts: plugin.transcripts.iter().map(TranscriptJson::from).collect(),
             nodes: None,
+            provenance: plugin.provenance.as_ref().map(|from| PluginProvenance {
+                pushed_by: from.pushed_by.to_string(),
+                pushed_ms: from.pushed.ms(),
+                signer: from.signer.map(|signer| signer.to_string()),
+                builder: from.builder.clone(),
+            }),
             reap_ms: plugin.deleted.map(|deleted| deleted.reap_ms),
             file: None,
             state: match (plugin.deleted, &plugin.quarantined) {

@@ -1,5 +1,6 @@
 //! `plugin build|list`; [`push`] has `plugin push`, [`show`] has `plugin show`,
-//! [`new`] has `plugin new`, [`laws`] has `plugin test`, [`one`] has `plugin run`.
+//! [`new`] has `plugin new`, [`laws`] has `plugin test`, [`one`] has `plugin run`, [`signing`] has
+//! `plugin keygen|sign`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
 use crate::commands::delete;
 use crate::commands::json::Plugin;
-use crate::commands::{activation, laws, new, push, readiness, run as one, show};
+use crate::commands::{activation, laws, new, push, readiness, run as one, show, signing};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
@@ -27,9 +28,11 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         }
         PluginCommand::Test(args) => laws::run(out, &compiler(args.module_bytes), &args),
         PluginCommand::Run(args) => one::run(global, out, &compiler(args.module_bytes), &args).await,
-        PluginCommand::Push { file, name, unchecked, counterexample } => {
-            push::run(global, out, &file, name, (unchecked, counterexample)).await
+        PluginCommand::Push { file, name, unchecked, counterexample, signature } => {
+            push::run(global, out, (&file, signature.as_deref()), name, (unchecked, counterexample)).await
         }
+        PluginCommand::Keygen(args) => signing::keygen(out, &args),
+        PluginCommand::Sign(args) => signing::sign(global, out, &args),
         PluginCommand::Delete { digest, how } => delete::plugin(global, out, digest, how).await,
         PluginCommand::Restore { digest } => {
             let (_, behind) = connect(global).await?.admin().restore_plugin(digest).await?;
@@ -135,6 +138,7 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
         unchecked: None,
         transcripts: Vec::new(),
         nodes: None,
+        provenance: None,
         reap_ms: None,
         state: "good".into(),
         file: Some(file.display().to_string()),

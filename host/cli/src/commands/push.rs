@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{LawState, PluginInfo};
+use rejoin_client::admin::{Component, LawState, PluginInfo};
 use rejoin_merge::{Fixture, LawTest};
 
 use crate::commands::component::stem;
 use crate::commands::json::Plugin;
 use crate::commands::laws;
+use crate::commands::signing::signature_of;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
@@ -23,11 +24,12 @@ const PRINT_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) async fn run(
     global: &GlobalArgs,
     out: Output,
-    file: &Path,
+    (file, signature): (&Path, Option<&Path>),
     name: Option<String>,
     (unchecked, counterexample): (bool, Option<PathBuf>),
 ) -> Result<(), Failure> {
-    let component = files::read(file)?;
+    let signature = signature_of(file, signature)?;
+    let component = Component { signature, ..files::read(file)?.into() };
     let name = name.unwrap_or_else(|| stem(file));
     let admin = connect(global).await?.admin();
     let rejected = |error: rejoin_client::Error| match error.kind() {
@@ -65,6 +67,9 @@ fn pushed(out: Output, plugin: &PluginInfo) -> Result<(), Failure> {
     note(format!("pushed {} {}, {} bytes", plugin.name, plugin.version, plugin.bytes));
     if let Some(by) = &plugin.unchecked {
         note(format!("its laws were not checked, pushed by {by}; `rejoin plugin list` says so"));
+    }
+    if let Some(signer) = plugin.provenance.as_ref().and_then(|from| from.signer.as_ref()) {
+        note(format!("signed with {signer}"));
     }
     note(format!("next: `rejoin bucket create NAME --plugin {}`", plugin.digest));
     out.line(&plugin.digest)

@@ -1,5 +1,7 @@
 //! `plugin show`: one plugin, by name, `name@version`, or the beginning of its digest.
 
+use rejoin_wire::utc_text_ms;
+
 use crate::commands::json::{Plugin, TranscriptJson};
 use crate::commands::readiness::{self, NodeState};
 use crate::connect::connect;
@@ -22,6 +24,12 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, named: &str) -> Result
     };
     let folds = if plugin.self_causal { "yes" } else { "no" };
     let quarantined = plugin.quarantined.as_deref().unwrap_or("no");
+    let from = plugin.provenance.as_ref();
+    let pushed =
+        from.map_or_else(|| "-".to_owned(), |from| format!("by {} at {}", from.pushed_by, utc_text_ms(from.pushed_ms)));
+    let text = |text: Option<&String>| text.map_or("-", String::as_str).to_owned();
+    let (signer, builder) =
+        (text(from.and_then(|from| from.signer.as_ref())), text(from.and_then(|from| from.builder.as_ref())));
     let lines = [
         ("name", plugin.name.as_str()),
         ("version", &plugin.version),
@@ -30,6 +38,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, named: &str) -> Result
         ("self-causal", folds),
         ("laws", &laws),
         ("quarantined", quarantined),
+        ("pushed", &pushed),
+        ("signed with", &signer),
+        ("built with", &builder),
         ("state", &plugin.state),
     ];
     lines.iter().try_for_each(|(what, text)| out.line(format_args!("{what:<12} {text}")))?;
@@ -80,6 +91,7 @@ mod tests {
             unchecked: None,
             transcripts: Vec::new(),
             nodes: None,
+            provenance: None,
             reap_ms: None,
             file: None,
             state: "good".into(),

@@ -1,4 +1,4 @@
-//! `tenant create|list|show|usage|quota|delete|restore`.
+//! `tenant create|list|show|usage|quota|delete|restore`; [`signing`] has `tenant signers`.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use rejoin_client::admin::TenantInfo;
 
 use crate::args::TenantCommand;
 use crate::commands::bucket::names;
-use crate::commands::{delete, quota, usage};
+use crate::commands::{delete, quota, signing, usage};
 use crate::connect::{builder, connect};
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -82,6 +82,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TenantCommand
             let admin = builder(global)?.tenant(&name).connect().await?.admin();
             quota::run(&admin, out, None, (limits.wish(of_tenant), of_tenant.weight)).await
         }
+        TenantCommand::Signers { name, command } => signing::signers(global, out, &name, command).await,
         TenantCommand::Restore { name } => {
             let tenant = connect(global).await?.admin().restore_tenant(&name).await?;
             delete::restored("tenant", &name, &tenant.behind);

@@ -1,4 +1,4 @@
-//! Keys whose merge has failed.
+//! Keys whose merge has failed, and merges that break a law.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use rejoin_proto::PluginDigest;
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
-use rejoin_proto::conflict::ConflictNote;
+use rejoin_proto::conflict::{ConflictNote, LawViolation};
 
 use super::{Admin, admin_name};
 #[cfg(doc)]
@@ -84,5 +84,29 @@ impl Admin {
             }
         }
         Ok(conflicts.into_values().collect())
+    }
+
+    /// The merges of a bucket that were found to break a law, the earliest first. Each node that can be reached tells the
+    /// last few that it has found since its start.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// for violation in client.admin().law_violations("cart").await? {
+    ///     println!("{:?}: {} does not hold", violation.key, violation.equation);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::conflicts`].
+    pub async fn law_violations(&self, bucket: &str) -> Result<Vec<LawViolation>> {
+        let request = RequestBody::Admin(AdminRequest::LawViolations { bucket: admin_name(bucket)? });
+        let mut violations = Vec::new();
+        for reply in self.engine.every(&request, self.timeout).await? {
+            let Reply::Violations(found) = reply else { return Err(unexpected("the node")) };
+            violations.extend(found);
+        }
+        violations.sort_by_key(|violation| violation.at_ms);
+        Ok(violations)
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use rejoin_proto::client::{AdminRequest, LawState, Reply, RequestBody};
-use rejoin_proto::{Name, PluginDigest};
+use rejoin_proto::{Name, PluginDigest, PluginSignature};
 use rejoin_wire::Class;
 
 use super::{Admin, PluginInfo, admin_name, plugin_info};
@@ -24,6 +24,28 @@ pub struct PushedPlugin {
     pub report: Option<Bytes>,
 }
 
+/// A plugin's component, and a signature if there is one.
+///
+/// ```
+/// use rejoin_client::admin::Component;
+///
+/// let component = Component::from(b"\0asm".to_vec());
+/// assert!(component.signature.is_none());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Component {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// That of a key that may sign plugins of the tenant. A tenant that has such keys takes no component without.
+    pub signature: Option<PluginSignature>,
+}
+
+impl From<Vec<u8>> for Component {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.into(), signature: None }
+    }
+}
+
 impl Admin {
     /// Pushes a plugin's component. The node checks its laws and stores it, and the other nodes fetch it from there.
     /// `name` is used if the component has no card with a name.
@@ -41,7 +63,7 @@ impl Admin {
     /// [`ErrorKind::PluginRejected`] with the reason, such as the laws that it breaks; [`ErrorKind::TooLarge`] above
     /// 2 MiB, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
-        let pushed = self.push_plugin_with_report(name, component, |_| {}).await?;
+        let pushed = self.push_plugin_with_report(name, component.into(), |_| {}).await?;
         pushed.plugin.map_err(|why| {
             let what = format!("{why}; `rejoin plugin test FILE` shows the siblings");
             Error::new(ErrorKind::PluginRejected, what)
@@ -54,7 +76,8 @@ impl Admin {
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
     /// let component = std::fs::read("cart.wasm").unwrap();
-    /// let pushed = client.admin().push_plugin_with_report("cart", component, |state| println!("{state:?}")).await?;
+    /// let watch = |state: &rejoin_client::admin::LawState| println!("{state:?}");
+    /// let pushed = client.admin().push_plugin_with_report("cart", component.into(), watch).await?;
     /// if let Err(why) = pushed.plugin {
     ///     println!("{why}: {:?}", pushed.report);
     /// }
@@ -66,12 +89,12 @@ impl Admin {
     pub async fn push_plugin_with_report(
         &self,
         name: &str,
-        component: Vec<u8>,
+        component: Component,
         mut watch: impl FnMut(&LawState),
     ) -> Result<PushedPlugin> {
-        let (name, module) = (admin_name(name)?, Bytes::from(component));
+        let name = admin_name(name)?;
         for _ in 0..MAX_PUSHES {
-            match self.pushed(name.clone(), module.clone(), false).await? {
+            match self.pushed(name.clone(), component.clone(), false).await? {
                 Reply::Changed { record, .. } => {
                     let plugin = plugin_info(record).ok_or_else(|| unexpected("the node"))?;
                     let report = self.law_report(plugin.digest).await;
@@ -105,15 +128,16 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Admin::push_plugin`], without the laws.
-    pub async fn push_plugin_unchecked(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
+    pub async fn push_plugin_unchecked(&self, name: &str, component: impl Into<Component>) -> Result<PluginInfo> {
         match self.pushed(admin_name(name)?, component.into(), true).await? {
             Reply::Changed { record, .. } => plugin_info(record).ok_or_else(|| unexpected("the node")),
             _ => Err(unexpected("the node")),
         }
     }
 
-    async fn pushed(&self, name: Name, module: Bytes, unchecked: bool) -> Result<Reply> {
-        let push = AdminRequest::PluginPush { name, module, unchecked };
+    async fn pushed(&self, name: Name, component: Component, unchecked: bool) -> Result<Reply> {
+        let Component { bytes: module, signature } = component;
+        let push = AdminRequest::PluginPush { name, module, unchecked, signature };
         self.engine.once(Class::Bulk, RequestBody::Admin(push), self.timeout).await
     }
 

@@ -1,6 +1,7 @@
 //! Records of the catalog as types for operators.
 
 use rejoin_proto::catalog::{Activation, BucketProps, Deleted, PastPlugin, Record, RecordBody, RecordKey, Transcript};
+use rejoin_proto::signing::Provenance;
 use rejoin_proto::{BucketId, Hlc, Name, PluginDigest, TenantId};
 
 /// A bucket in the catalog.
@@ -47,6 +48,8 @@ pub struct PluginInfo {
     pub unchecked: Option<Name>,
     /// What each node must compute with it before it merges with it, one for each engine.
     pub transcripts: Vec<Transcript>,
+    /// Where it comes from.
+    pub provenance: Option<Provenance>,
     /// Set if it is deleted.
     pub deleted: Option<Deleted>,
 }
@@ -101,23 +104,7 @@ pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
     let RecordKey::Plugin(_, digest) = record.key else { return None };
-    let info =
-        |name, version, bytes, (self_causal, validates), (quarantined, unchecked, transcripts), deleted| PluginInfo {
-            digest,
-            name,
-            version,
-            bytes,
-            self_causal,
-            validates,
-            quarantined,
-            unchecked,
-            transcripts,
-            deleted,
-        };
-    match record.body {
-        RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined, unchecked, transcripts } => {
-            Some(info(name, version, bytes, (self_causal, validates), (quarantined, unchecked, transcripts), None))
-        }
+    let (body, deleted) = match record.body {
         RecordBody::DeletedPlugin {
             name,
             version,
@@ -127,10 +114,50 @@ pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
             quarantined,
             unchecked,
             transcripts,
+            provenance,
             deleted,
         } => {
-            let (marks, deleted) = ((quarantined, unchecked, transcripts), Some(deleted));
-            Some(info(name, version, bytes, (self_causal, validates), marks, deleted))
+            let body = RecordBody::Plugin {
+                name,
+                version,
+                bytes,
+                self_causal,
+                validates,
+                quarantined,
+                unchecked,
+                transcripts,
+                provenance,
+            };
+            (body, Some(deleted))
+        }
+        body => (body, None),
+    };
+    match body {
+        RecordBody::Plugin {
+            name,
+            version,
+            bytes,
+            self_causal,
+            validates,
+            quarantined,
+            unchecked,
+            transcripts,
+            provenance,
+        } => {
+            let provenance = provenance.map(|from| *from);
+            Some(PluginInfo {
+                digest,
+                name,
+                version,
+                bytes,
+                self_causal,
+                validates,
+                quarantined,
+                unchecked,
+                transcripts,
+                provenance,
+                deleted,
+            })
         }
         _ => None,
     }

@@ -86,6 +86,7 @@ async fn a_plugin_travels_as_bulk() {
         quarantined: None,
         unchecked: None,
         transcripts: Vec::new(),
+        provenance: None,
     };
     let record = Record {
         key: RecordKey::Plugin(TenantId::from_name(&tenant()), PluginDigest([7; 32])),

@@ -2,11 +2,14 @@
 //!
 //! Nothing is changed here: [`Control::decide`] answers from the records that there are.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 
 use rejoin_proto::catalog::{Activation, BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
+use rejoin_proto::signing::Provenance;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
 
+use super::signers::{from, pushed_at};
 use super::{CatalogChange, Control, MAX_RECORDS, MAX_VERSION, transcribed_record};
 
 impl Control {
@@ -70,12 +73,16 @@ impl Control {
             }
             CatalogChange::Token(tenant, name, by, change) => self.changed_token(stamp, (tenant, name), by, change),
             CatalogChange::PluginAdd(tenant, digest, body) => {
-                let key = RecordKey::Plugin(tenant, digest);
+                self.check_signed(tenant, &digest, &body)?;
+                let (key, body) = (RecordKey::Plugin(tenant, digest), pushed_at(body, stamp));
                 let known = self.records.get(&key);
                 let version = match known {
                     // As far ahead as a restoration.
                     Some(Record { version, body: RecordBody::DeletedPlugin { .. }, .. }) => version + 2,
-                    Some(known) => return Ok(pushed_again(known, stamp, &body)),
+                    Some(known) => {
+                        let provenance = self.provenance_again(tenant, &known.body, &body);
+                        return Ok(pushed_again(known, stamp, &body, provenance));
+                    }
                     None => 1,
                 };
                 let body = marked(body, known.and_then(|known| unchecked(&known.body)));
@@ -99,6 +106,7 @@ impl Control {
                 self.plugin_deleted(stamp, (tenant, digest), after_ms)
             }
             CatalogChange::PluginRestore(tenant, digest) => self.plugin_restored(stamp, (tenant, digest)),
+            CatalogChange::SignersSet(tenant, change) => self.signers_set(stamp, tenant, change),
             CatalogChange::TenantCreate(name) => {
                 let key = RecordKey::Tenant(self.free_tenant(&name)?);
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Tenant { name } })
@@ -147,9 +155,8 @@ impl Control {
             props.plugin = Some(old);
             return Ok(props);
         }
-        let Some(Record { body: RecordBody::Plugin { self_causal, validates, quarantined, .. }, .. }) =
-            self.records.get(&RecordKey::Plugin(tenant, wanted.plugin))
-        else {
+        let known = self.records.get(&RecordKey::Plugin(tenant, wanted.plugin)).map(|record| &record.body);
+        let Some(body @ RecordBody::Plugin { self_causal, validates, quarantined, .. }) = known else {
             let message = alloc::format!(
                 "there is no plugin {} here: push it first with `rejoin plugin push FILE`",
                 wanted.plugin
@@ -163,6 +170,7 @@ impl Control {
             );
             return Err(ErrorReply::new(ErrorCode::BadRequest, message));
         }
+        self.check_signed(tenant, &wanted.plugin, body)?;
         let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());
         props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
         Ok(props)
@@ -170,10 +178,11 @@ impl Control {
 }
 
 /// The record of a plugin that is pushed again: nothing changes, and it is no error. But if its laws were not checked
-/// this time, the record says so from then on, and it gets the transcript of an engine that it has none of.
-fn pushed_again(known: &Record, stamp: Hlc, pushed: &RecordBody) -> Record {
+/// this time, the record says so from then on; it gets the transcript of an engine that it has none of; and it has that
+/// provenance.
+fn pushed_again(known: &Record, stamp: Hlc, pushed: &RecordBody, provenance: Option<Box<Provenance>>) -> Record {
     let added = if let RecordBody::Plugin { transcripts, .. } = pushed { transcripts.as_slice() } else { &[] };
-    let body = marked(known.body.clone(), unchecked(pushed));
+    let body = from(marked(known.body.clone(), unchecked(pushed)), provenance);
     changed(known, stamp, transcribed_record(body, added))
 }
 

@@ -138,6 +138,7 @@ impl Control {
                     quarantined,
                     unchecked,
                     transcripts,
+                    provenance,
                 },
             )) => {
                 let (deleted, version_text) = (deleted(stamp, after_ms), of);
@@ -150,6 +151,7 @@ impl Control {
                     quarantined,
                     unchecked,
                     transcripts,
+                    provenance,
                     deleted,
                 };
                 (version, body)
@@ -200,6 +202,7 @@ impl Control {
                         quarantined,
                         unchecked,
                         transcripts,
+                        provenance,
                         deleted,
                     },
                 ..
@@ -214,6 +217,7 @@ impl Control {
                     quarantined,
                     unchecked,
                     transcripts,
+                    provenance,
                 };
                 self.check_plugins(tenant, &body)?;
                 Ok(Record { key, version: at + 2, stamp, body })

@@ -7,6 +7,8 @@
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Name};
 
+use super::signers::from;
+
 /// How many bytes of its old name a bucket keeps when it has lost it: with the id behind it, it is still a name.
 const KEPT_NAME: usize = 40;
 
@@ -62,6 +64,10 @@ pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
         }
         (RecordBody::Token { revoked: true, barred, .. }, RecordBody::Token { revoked, barred: now, .. }) => {
             tie && (!revoked || (*barred && !now))
+        }
+        // Who has pushed it first does not matter to whoever pushes it too.
+        (made @ RecordBody::Plugin { .. }, now @ RecordBody::Plugin { .. }) => {
+            tie && from(made.clone(), None) != from(now.clone(), None)
         }
         (made, now) => tie && made != now,
     }

@@ -11,6 +11,7 @@ use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody,
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
+use rejoin_proto::signing::{Provenance, SignerKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, ProfileId};
 
 use crate::support::catalog::{LONG_US, Nodes};
@@ -637,6 +638,12 @@ fn largest_catalog() -> Catalog {
             quarantined: Some("q".repeat(512)),
             unchecked: Some(name(&"u".repeat(64))),
             transcripts: vec![Transcript { profile: ProfileId(u64::MAX), cases: u16::MAX, hash: [0xff; 32] }; 4],
+            provenance: Some(Box::new(Provenance {
+                pushed_by: name(&"p".repeat(64)),
+                pushed: Hlc(u64::MAX),
+                signer: Some(SignerKey([0xff; 32])),
+                builder: Some("b".repeat(256)),
+            })),
         };
         Record { key: RecordKey::Plugin(tenant(), PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
     };

@@ -30,6 +30,7 @@ mod retries;
 mod ring;
 mod ring_splits;
 mod scenarios;
+mod signers;
 mod sloppy;
 mod splits;
 #[path = "../support/mod.rs"]

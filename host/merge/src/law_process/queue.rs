@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{LawError, LawProgress, LawRunner};
+use super::{LawError, LawLimits, LawProgress, LawRunner};
 use crate::compile::CancelToken;
 use crate::fault::HostError;
 use crate::law_report::LawTest;
@@ -59,6 +59,15 @@ impl LawQueue {
     #[must_use]
     pub fn inline(runner: LawRunner) -> Self {
         Self { runner, workers: None }
+    }
+
+    /// The seconds of a processor that a check may take.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> u64 {
+        match &self.runner {
+            LawRunner::Child(process) => process.limits.cpu_seconds,
+            LawRunner::InProcess => LawLimits::default().cpu_seconds,
+        }
     }
 
     /// Checks the laws of a tenant's component. `done` is called exactly once, unless the queue is full; `watch` is

@@ -14,7 +14,7 @@ use rejoin_proto::client::{
     ReachedLimit, Rebuild, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Show,
     Sibling, StartId, Status, TenantUsage, TokenStatus,
 };
-use rejoin_proto::conflict::ConflictNote;
+use rejoin_proto::conflict::{ConflictNote, LawViolation};
 use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
     LayoutStatus, LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
@@ -22,9 +22,10 @@ use rejoin_proto::layout_request::{
 use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 use rejoin_proto::quota::Limit;
 use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
+use rejoin_proto::signing::SignerChange;
 use rejoin_proto::{
-    BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId,
-    Ring, ZoneDemand, codec,
+    BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId,
+    PluginSignature, RequestId, Ring, SignerKey, ZoneDemand, codec,
 };
 
 use super::{
@@ -168,10 +169,15 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
                 name: name("cart"),
                 module: Bytes::from_static(b"\0asm"),
                 unchecked: true,
+                signature: Some(PluginSignature::new(SignerKey([3; 32]), &[4; 64])),
             }),
         ),
         ("plugin-laws", admin(AdminRequest::PluginLaws { digest: digest() })),
         ("plugin-states", admin(AdminRequest::PluginStates { digest: Some(digest()) })),
+        ("signers-add", admin(AdminRequest::SignersSet(SignerChange::Add(SignerKey([3; 32]))))),
+        ("signers-remove", admin(AdminRequest::SignersSet(SignerChange::Remove(SignerKey([3; 32]))))),
+        ("list-signers", admin(AdminRequest::List(RecordKind::Signers))),
+        ("law-violations", admin(AdminRequest::LawViolations { bucket: name("cart") })),
     ]
 }
 
@@ -348,6 +354,18 @@ fn conflict() -> ConflictNote {
     }
 }
 
+fn violation() -> LawViolation {
+    LawViolation {
+        key: Bytes::from_static(b"k"),
+        plugin: digest(),
+        law: "permutation".into(),
+        equation: "m(all) = m(all, reversed)".into(),
+        siblings: vec![Sibling { value: "milk".into(), stamp_ms: 1, writer: 3 }],
+        confirmed: true,
+        at_ms: 1_700_000_000_000,
+    }
+}
+
 fn token_status() -> TokenStatus {
     let (rotating_until_ms, last_used_ms) = (Some(1_700_000_600_000), Some(1_700_000_000_000));
     TokenStatus { name: name("app"), grant: super::grant(), rotating_until_ms, revoked: true, last_used_ms }
@@ -377,6 +395,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ),
         ("conflicts", Reply::Conflicts(vec![conflict()])),
         ("plugin-states", Reply::PluginStates(node_plugins())),
+        ("violations", Reply::Violations(vec![violation()])),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),

@@ -15,9 +15,11 @@ use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::quota::{Limit, Quota};
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
+use rejoin_proto::signing::Provenance;
 use rejoin_proto::{
     ActorId, BucketCopies, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy,
-    LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, TenantId, VersionVector, ZoneDemand,
+    LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, SignerKey, TenantId, VersionVector,
+    ZoneDemand,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -53,6 +55,10 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample("record-bucket-deleted", &deleted_bucket_record()),
         sample("record-tenant-deleted", &deleted_tenant_record()),
         sample("record-plugin-deleted", &deleted_plugin_record()),
+        sample(
+            "record-signers",
+            &record(RecordKey::Signers(tenant()), RecordBody::Signers(vec![SignerKey([1; 32]), SignerKey([2; 32])])),
+        ),
     ];
     all.extend(client::samples());
     all.extend(peer::samples());
@@ -256,6 +262,7 @@ fn deleted_plugin_record() -> Record {
         quarantined: None,
         unchecked: None,
         transcripts: Vec::new(),
+        provenance: None,
         deleted: Deleted { reap_ms: 1_700_000_600_000, reaped: false },
     };
     record(RecordKey::Plugin(tenant(), digest()), body)
@@ -276,6 +283,12 @@ pub(crate) fn plugin_record() -> Record {
         quarantined: Some("n2 got another result".into()),
         unchecked: Some(name("root")),
         transcripts: vec![Transcript { profile: ProfileId(0x1234_5678_9abc_def0), cases: 1, hash: [9; 32] }],
+        provenance: Some(Box::new(Provenance {
+            pushed_by: name("ann"),
+            pushed: Hlc::from_ms(1_700_000_000_000),
+            signer: Some(SignerKey([3; 32])),
+            builder: Some("rustc 1.90.0".into()),
+        })),
     };
     record(RecordKey::Plugin(tenant(), digest()), body)
 }

@@ -31,6 +31,8 @@ mod pushes;
 mod ready_merges;
 mod rebuilds;
 mod rotations;
+mod sentinels;
+mod signatures;
 mod starts;
 mod stories;
 mod tenants;

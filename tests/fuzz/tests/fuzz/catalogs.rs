@@ -152,6 +152,7 @@ fn is_sound(record: &Record) {
             (0..=32).any(|incarnation| *id == TenantId::of_incarnation(name, incarnation))
         }
         (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
+        (RecordKey::Signers(_), RecordBody::Signers(keys)) => keys.len() <= 16,
         (
             RecordKey::Bucket(..),
             RecordBody::Bucket { id, props, past } | RecordBody::DeletedBucket { id, props, past, .. },
@@ -165,9 +166,15 @@ fn is_sound(record: &Record) {
         }
         (
             RecordKey::Plugin(..),
-            RecordBody::Plugin { version, quarantined, transcripts, .. }
-            | RecordBody::DeletedPlugin { version, quarantined, transcripts, .. },
-        ) => version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512) && transcripts.len() <= 4,
+            RecordBody::Plugin { version, quarantined, transcripts, provenance, .. }
+            | RecordBody::DeletedPlugin { version, quarantined, transcripts, provenance, .. },
+        ) => {
+            let builder = provenance.as_ref().and_then(|provenance| provenance.builder.as_ref());
+            version.len() <= 64
+                && quarantined.as_ref().is_none_or(|why| why.len() <= 512)
+                && transcripts.len() <= 4
+                && builder.is_none_or(|builder| builder.len() <= 256)
+        }
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
         }

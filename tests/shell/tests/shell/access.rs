@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rejoin_client::admin::{BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Quota, Scope};
+use rejoin_client::admin::{
+    BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Quota, Scope, SignerKey,
+};
 use rejoin_client::{Bytes, Client, Error, ErrorKind};
 use rejoin_core::access::{Verb, Whose, allows, least_scope};
 use rejoin_proto::client::{
@@ -54,6 +56,7 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::PluginPushUnchecked => admin.push_plugin_unchecked("none", b"no component".to_vec()).await.map(|_| ()),
         Verb::PluginRelease => admin.release_plugin(nobody).await.map(|_| ()),
         Verb::PluginDelete => admin.delete_plugin(nobody, Duration::ZERO).await.map(|_| ()),
+        Verb::SignersSet => admin.remove_signer(SignerKey([9; 32])).await.map(|_| ()),
         Verb::TokenShow => admin.tokens().await.map(|_| ()),
         Verb::TokenCreate => admin.create_token(fresh, Scope::ReadOnly).await.map(|_| ()),
         Verb::TokenRotate => admin.rotate_token("nobody", Duration::ZERO).await.map(|_| ()),

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use rejoin_client::admin::{BucketProps, Limit, Quota, Scope};
 use rejoin_client::{Bucket, Bytes, Client, ErrorKind};
-use rejoin_test_hostile::guests;
+use rejoin_test_hostile::{guests, lawless};
 use rejoin_test_shell::{Setup, World, simulate};
 
 const ONE: Setup = Setup { seed: 1, nodes: &["n1"], more: "", latency_ms: (1, 1) };
@@ -134,7 +134,8 @@ fn a_full_tenant_is_refused_by_every_node_until_it_has_more_room() {
 
 #[test]
 fn a_tenant_that_owes_fuel_reads_siblings_until_it_has_paid() {
-    simulate(&ONE, |world| async move {
+    // What the sentinel takes is looked at elsewhere.
+    simulate(&Setup { more: "sentinel_every = 0", ..ONE }, |world| async move {
         let (client, _) = tenant(&world, "slow", Quota::default()).await;
         let plugin = client.admin().push_plugin("slow", guests::slow(20_000)).await.unwrap();
         let props = BucketProps { n: 1, plugin: Some(plugin.activation()), ..BucketProps::default() };
@@ -165,6 +166,132 @@ fn a_tenant_that_owes_fuel_reads_siblings_until_it_has_paid() {
         );
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert!(bucket.get("c").await.unwrap().value.is_some(), "it has paid");
+    });
+}
+
+/// Writes a pair of siblings under a key.
+async fn conflict(bucket: &Bucket<Bytes>, key: &str, values: [&'static [u8]; 2]) {
+    for value in values {
+        bucket.put(key, value.to_vec()).blind().await.unwrap();
+    }
+}
+
+#[test]
+fn a_validation_costs_fuel_and_a_tenant_that_owes_some_is_told_so() {
+    simulate(&Setup { more: "sentinel_every = 0", ..ONE }, |world| async move {
+        let (client, _) = tenant(&world, "strict", Quota::default()).await;
+        let plugin = client.admin().push_plugin("strict", guests::validating()).await.unwrap();
+        let props = BucketProps { n: 1, fuel: 1_000_000, plugin: Some(plugin.activation()), ..BucketProps::default() };
+        client.admin().create_bucket("checked", props).await.unwrap();
+        let bucket = client.bucket::<Bytes>("checked").unwrap();
+        let fuel = async || client.admin().usage().await.unwrap().fuel;
+        let before = fuel().await;
+        bucket.put("a", b"good".to_vec()).create().await.unwrap();
+        let after = fuel().await;
+        assert!(after > before, "{before} to {after}");
+        // One that loops costs all that it had, although it gives no answer.
+        assert!(bucket.put("b", b"~".to_vec()).create().await.is_err());
+        let looped = fuel().await;
+        assert!(looped - after > 900_000, "{after} to {looped}");
+        client.admin().set_quota(None, most(Limit::FuelPerSecond, 1_000)).await.unwrap();
+        // The first that is charged to the new quota is not owed yet.
+        assert!(bucket.put("c", b"~~".to_vec()).create().await.is_err());
+        let error = bucket.put("d", b"good".to_vec()).create().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        let told = error.to_string();
+        assert!(
+            told.contains("quota exceeded: tenant strict may have") && told.contains("nothing was written"),
+            "{told}"
+        );
+        // What is there is read all the same.
+        assert_eq!(bucket.get("a").await.unwrap().value.as_deref(), Some(&b"good"[..]));
+        assert!(!bucket.get("d").await.unwrap().is_found());
+        client.admin().set_quota(None, Quota::default()).await.unwrap();
+        bucket.put("d", b"good".to_vec()).create().await.unwrap();
+    });
+}
+
+#[test]
+fn showing_a_value_costs_fuel_and_without_any_it_is_read_as_it_is() {
+    simulate(&Setup { more: "sentinel_every = 0", ..ONE }, |world| async move {
+        let (client, _) = tenant(&world, "shown", Quota::default()).await;
+        let plugin = client.admin().push_plugin("shown", lawless::largest()).await.unwrap();
+        let props = BucketProps { n: 1, plugin: Some(plugin.activation()), ..BucketProps::default() };
+        client.admin().create_bucket("digits", props).await.unwrap();
+        let bucket = client.bucket::<Bytes>("digits").unwrap();
+        for (key, value) in [("a", b"1"), ("b", b"2")] {
+            bucket.put(key, value.to_vec()).create().await.unwrap();
+        }
+        let fuel = async || client.admin().usage().await.unwrap().fuel;
+        let before = fuel().await;
+        assert!(bucket.get("a").show().await.unwrap().shown.is_some());
+        let after = fuel().await;
+        assert!(after > before, "{before} to {after}");
+        assert!(bucket.get("a").show().await.unwrap().shown.is_some());
+        assert_eq!(fuel().await, after, "what is remembered costs nothing");
+        client.admin().set_quota(None, most(Limit::FuelPerSecond, 1)).await.unwrap();
+        conflict(&bucket, "c", [b"3", b"4"]).await;
+        assert!(bucket.get("c").await.unwrap().value.is_some(), "nothing is owed yet");
+        let plain = bucket.get("b").show().await.unwrap();
+        assert!(plain.value.as_deref() == Some(&b"2"[..]) && plain.shown.is_none(), "{plain:?}");
+    });
+}
+
+#[test]
+fn the_sentinel_is_on_the_tenants_fuel_and_leaves_one_alone_that_owes_some() {
+    simulate(&Setup { more: "sentinel_every = 1\nsentinel_threshold = 2", ..ONE }, |world| async move {
+        let (client, _) = tenant(&world, "watched", Quota::default()).await;
+        let plugin = client.admin().push_plugin("sum", lawless::sum()).await.unwrap();
+        let props = BucketProps { n: 1, plugin: Some(plugin.activation()), ..BucketProps::default() };
+        client.admin().create_bucket("sums", props).await.unwrap();
+        let bucket = client.bucket::<Bytes>("sums").unwrap();
+        let fuel = async || client.admin().usage().await.unwrap().fuel;
+        conflict(&bucket, "a", [b"1", b"2"]).await;
+        assert_eq!(bucket.get("a").await.unwrap().value.as_deref(), Some(&b"3"[..]));
+        // One merge, and five or more that check it.
+        let first = fuel().await;
+        conflict(&bucket, "b", [b"1", b"2"]).await;
+        assert!(bucket.get("b").await.unwrap().value.is_some());
+        let alone = fuel().await - first;
+        assert!(first > 5 * alone && alone > 0, "{first} with a check and {alone} within a second of it");
+        let found = client.admin().law_violations("sums").await.unwrap();
+        let laws: Vec<&str> = found.iter().map(|one| one.law.as_str()).collect();
+        assert_eq!(laws, ["idempotence", "absorption"]);
+        assert!(found.iter().all(|one| one.key == "a" && one.confirmed && one.siblings.len() == 2), "{found:?}");
+        let warned = world.client().await.admin().status().await.unwrap().warnings;
+        let alarm = "the merge of bucket sums of tenant watched breaks the law of idempotence";
+        assert!(warned.iter().any(|line| line.contains(alarm)), "{warned:?}");
+        // A tenant that owes fuel is not checked: the merge that is not owed yet breaks laws, and nobody looks.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        client.admin().set_quota(None, most(Limit::FuelPerSecond, 1)).await.unwrap();
+        conflict(&bucket, "c", [b"1", b"2"]).await;
+        assert!(bucket.get("c").await.unwrap().value.is_some(), "nothing is owed yet");
+        assert!(client.admin().law_violations("sums").await.unwrap().iter().all(|one| one.key == "a"));
+        client.admin().set_quota(None, Quota::default()).await.unwrap();
+        // At two keys it is quarantined, and readers get all siblings.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        conflict(&bucket, "d", [b"1", b"2"]).await;
+        assert!(bucket.get("d").await.unwrap().value.is_some());
+        conflict(&bucket, "e", [b"1", b"2"]).await;
+        while bucket.get("e").await.unwrap().value.is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let read = bucket.get("e").await.unwrap();
+        let why = read.merge_fault.as_deref().unwrap_or_default();
+        assert!(read.siblings.len() == 2 && why.contains("quarantined"), "{read:?}");
+        let listed = client.admin().plugins().await.unwrap();
+        let quarantined = listed[0].quarantined.as_deref().unwrap_or_default();
+        assert!(quarantined.contains("merges of 2 keys broke a law"), "{quarantined}");
+        // Released, it merges again: the keys that were known then are no new evidence.
+        client.admin().release_plugin(plugin.digest).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        while bucket.get("e").await.unwrap().value.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // No other tenant sees any of it.
+        let (other, _) = tenant(&world, "other", Quota::default()).await;
+        assert_eq!(other.admin().law_violations("sums").await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(other.admin().law_violations("b").await.unwrap().is_empty());
     });
 }
 
