@@ -12,6 +12,7 @@ use crate::audit_args::AuditCommand;
 use crate::bench::args::BenchArgs;
 use crate::conflict_args::ConflictCommand;
 use crate::encryption_args::EncryptionCommand;
+use crate::fold_args::{ExplainArgs, UndoArgs};
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
 use crate::operation_args::{ApplyArgs, QueryArgs};
@@ -19,7 +20,7 @@ use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
 use crate::ready::{self, ReadyMerge};
 use crate::signing_args::{KeygenArgs, SignArgs, SignersCommand};
 use crate::token_args::{TokenCommand, scope};
-use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
+use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, some_duration, ttl};
 
 /// A node's default for `module_bytes`.
 pub(crate) const DEFAULT_MODULE_BYTES: usize = 2 << 20;
@@ -68,9 +69,11 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Ask the bucket's plugin about the value of a key
     Query(QueryArgs),
-    /// List, show and resolve conflicts that the bucket's plugin does not merge
+    /// List, show, export and resolve conflicts that the bucket's plugin does not merge
     #[command(subcommand)]
     Conflict(ConflictCommand),
+    /// Show what each node has of a key, and which merges have made it so
+    Explain(ExplainArgs),
     /// Show the cluster as one node sees it
     Status(StatusArgs),
     /// Show what the nodes think of each other, or drain one
@@ -395,6 +398,9 @@ pub(crate) struct PropsArgs {
     /// The time without folds after a plugin has replaced another [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) fold_delay: Option<Duration>,
+    /// How long a fold can be undone: its inputs are kept for that time, 0s not at all [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = some_duration)]
+    pub(crate) fold_undo: Option<Duration>,
 }
 
 impl PropsArgs {
@@ -479,6 +485,13 @@ pub(crate) enum PluginCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Run the merges of a bundle again, bit for bit; exit code 1 if one ends differently
+    Replay {
+        /// The file of `conflict export`
+        file: PathBuf,
+    },
+    /// Undo the folds of a plugin: their inputs take the place of the folded values
+    Undo(UndoArgs),
     /// Delete a plugin that no bucket uses: no bucket can use it from now on, and its module is removed later
     Delete {
         /// The plugin's digest, as `plugin list` prints it

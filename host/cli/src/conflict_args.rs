@@ -23,6 +23,15 @@ pub(crate) enum ConflictCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Write the merges of a key to a file with which `plugin replay` runs them again: folds, failures, the siblings now
+    Export {
+        bucket: String,
+        #[command(flatten)]
+        key: KeyArgs,
+        /// The file [default: the bucket's name with .merges]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Write one value in the place of all siblings of a key
     Resolve {
         bucket: String,

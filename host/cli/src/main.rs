@@ -20,6 +20,7 @@ mod dev;
 mod encryption_args;
 mod failure;
 mod files;
+mod fold_args;
 mod global;
 mod http;
 mod layout_args;
@@ -42,8 +43,8 @@ use std::process::ExitCode;
 use args::{Cli, Command, DemoCommand, NodeCommand};
 use clap::Parser;
 use commands::{
-    audit, bucket, cert, completions, conflict, encryption, exchange, layout, node, object, operation, plugin, status,
-    tenant, token,
+    audit, bucket, cert, completions, conflict, encryption, exchange, explain, layout, node, object, operation, plugin,
+    status, tenant, token,
 };
 use failure::Failure;
 use output::{Output, no_color};
@@ -120,6 +121,7 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Apply(args) => operation::apply(global, out, &args).await,
         Command::Query(args) => operation::query(global, out, &args).await,
         Command::Conflict(command) => conflict::run(global, out, command).await,
+        Command::Explain(args) => explain::run(global, out, &args).await,
         Command::Status(args) => status::status(global, out, &args).await,
         Command::Node(NodeCommand::List) => node::list(global, out).await,
         Command::Node(NodeCommand::Drain { member }) => layout::drain(global, out, member).await,

@@ -22,6 +22,7 @@ mod lifecycle;
 mod plugins;
 mod quotas;
 mod readiness;
+mod receipts;
 mod records;
 mod signers;
 mod tenants;
@@ -43,6 +44,7 @@ pub use conflicts::Conflict;
 pub use plugins::{Component, PushedPlugin};
 pub use quotas::{Stored, Usage};
 pub use readiness::PluginReadiness;
+pub use receipts::{FromNodes, ReceiptFilter};
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
 pub use rejoin_proto::audit::{
@@ -61,10 +63,15 @@ pub use rejoin_proto::layout_request::{
 };
 pub use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 pub use rejoin_proto::quota::{Amounts, Limit, MAX_WEIGHT, Quota};
+pub use rejoin_proto::receipt::{
+    CopyReport, EntryReport, FailedMerge, FoldReceipt, KeptReceipt, KeyReport, MergeLimits, output_hash,
+    siblings as siblings_of,
+};
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::signing::{BadSignature, PluginSignature, Provenance, SignerKey};
 pub use rejoin_proto::{
-    BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, ProfileId, TenantId, ZoneDemand,
+    BucketId, ClusterId, Content, DotSet, Entry, FoldedBy, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest,
+    ProfileId, TenantId, ZoneDemand,
 };
 pub use tenants::TenantInfo;
 pub use tokens::NewToken;

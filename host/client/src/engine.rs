@@ -143,11 +143,6 @@ impl Engine {
         }
     }
 
-    /// The nodes that [`Self::every`] asks.
-    pub(crate) fn every_target(&self) -> Vec<Target> {
-        if self.pinned { vec![self.first_node.clone()] } else { self.routes().all() }
-    }
-
     /// Sends a request to every node, once, or with a pinned client to its node. Returns the replies of those that gave
     /// one.
     ///
@@ -156,9 +151,8 @@ impl Engine {
     pub(crate) async fn every(self: &Arc<Self>, body: &RequestBody, timeout: Duration) -> Result<Vec<Reply>> {
         let attempts = self.start_attempts(timeout)?;
         let (trace, until) = (attempts.trace, attempts.attempt_deadline());
-        let targets = self.every_target();
         let mut asked = JoinSet::new();
-        for target in targets {
+        for target in self.targets() {
             let (engine, body) = (Arc::clone(self), body.clone());
             asked.spawn(async move {
                 let plan = AttemptPlan { body: &body, trace, until };
@@ -177,6 +171,19 @@ impl Engine {
             Some(error) if replies.is_empty() => Err(error),
             _ => Ok(replies),
         }
+    }
+
+    /// All nodes, or that of a pinned client.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        if self.pinned { vec![self.first_node.clone()] } else { self.routes().all() }
+    }
+
+    /// Sends a request to one node, once.
+    pub(crate) async fn at(self: &Arc<Self>, target: &Target, body: &RequestBody, timeout: Duration) -> Result<Reply> {
+        let attempts = self.start_attempts(timeout)?;
+        let plan = AttemptPlan { body, trace: attempts.trace, until: attempts.attempt_deadline() };
+        let answered = self.attempt(target, Class::Request, &plan).await;
+        answered.map(|(reply, _)| reply).map_err(|failed| failed.error)
     }
 
     /// Sends a write, and repeats it only as [`WriteAttempts`] allows.

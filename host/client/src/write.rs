@@ -167,6 +167,12 @@ impl Write<HasBasis> {
     pub(crate) fn operation(engine: Arc<Engine>, bucket: Name, key: &[u8], content: Result<Content>) -> Self {
         Self::new(engine, bucket, key, content).based_on(Basis::Operation)
     }
+
+    /// The inputs of a fold, in the place of the folded entry that the context is of.
+    pub(crate) fn undo(engine: Arc<Engine>, bucket: Name, (key, content): (&[u8], Content), of: &Context) -> Self {
+        Write::<NeedsPutBasis>::new(engine, bucket, key, Ok(content))
+            .based_on(Basis::Undo(of.as_bytes().to_vec().into()))
+    }
 }
 
 impl<S: NeedsBasis> Write<S> {

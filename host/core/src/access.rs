@@ -6,7 +6,7 @@
 use core::fmt;
 
 use rejoin_proto::access::{Grant, Limits, Scope};
-use rejoin_proto::client::{AdminRequest, RecordKind, RequestBody};
+use rejoin_proto::client::{AdminRequest, Basis, Put, RecordKind, RequestBody};
 use rejoin_proto::layout_request::LayoutRequest;
 
 /// What a request does.
@@ -16,8 +16,10 @@ pub enum Verb {
     Read,
     /// Writes or deletes an object.
     Write,
-    /// Lists the keys of a bucket whose merge has failed.
+    /// Lists the keys of a bucket whose merge has failed, and explains what became of a key.
     ConflictShow,
+    /// Undoes a fold.
+    FoldUndo,
     /// Lists buckets, or shows one.
     BucketShow,
     /// Makes a bucket.
@@ -70,6 +72,7 @@ impl Verb {
         Self::Read,
         Self::Write,
         Self::ConflictShow,
+        Self::FoldUndo,
         Self::BucketShow,
         Self::BucketCreate,
         Self::BucketSet,
@@ -99,6 +102,8 @@ impl Verb {
     pub fn of(request: &RequestBody) -> Option<Self> {
         Some(match request {
             RequestBody::Get(_) => Self::Read,
+            // Its values are not validated again.
+            RequestBody::Put(Put { basis: Basis::Undo(_), .. }) => Self::FoldUndo,
             RequestBody::Put(_) => Self::Write,
             // Clients route by the layout; a receipt names a write of its client.
             RequestBody::Layout | RequestBody::Settled(_) => return None,
@@ -113,8 +118,13 @@ impl Verb {
                 }
                 AdminRequest::List(RecordKind::Token) => Self::TokenShow,
                 AdminRequest::List(RecordKind::Tenant | RecordKind::Quota) | AdminRequest::Usage => Self::TenantShow,
-                // Both tell keys, and the second one siblings: whoever may list conflicts may read.
-                AdminRequest::Conflicts { .. } | AdminRequest::LawViolations { .. } => Self::ConflictShow,
+                AdminRequest::Receipts(query) if query.undo => Self::FoldUndo,
+                // All tell keys, and some siblings: whoever may list conflicts may read.
+                AdminRequest::Conflicts { .. }
+                | AdminRequest::LawViolations { .. }
+                | AdminRequest::Receipts(_)
+                | AdminRequest::KeyShow { .. } => Self::ConflictShow,
+                AdminRequest::PluginFetch { .. } => Self::PluginShow,
                 AdminRequest::QuotaSet { bucket: Some(_), .. } => Self::BucketQuota,
                 AdminRequest::QuotaSet { bucket: None, .. } => Self::TenantQuota,
                 AdminRequest::BucketCreate { .. } => Self::BucketCreate,
@@ -142,6 +152,7 @@ impl Verb {
             Self::Read => "read",
             Self::Write => "write",
             Self::ConflictShow => "list conflicts",
+            Self::FoldUndo => "undo folds",
             Self::BucketShow => "show buckets",
             Self::BucketCreate => "make buckets",
             Self::BucketSet => "change buckets",
@@ -277,6 +288,8 @@ pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(
         RequestBody::Admin(AdminRequest::Conflicts { bucket } | AdminRequest::LawViolations { bucket }) => {
             grant.limits.admit_bucket(bucket)
         }
+        RequestBody::Admin(AdminRequest::KeyShow { bucket, key }) => grant.limits.admit(bucket, key),
+        RequestBody::Admin(AdminRequest::Receipts(query)) => grant.limits.admit_bucket(&query.bucket),
         _ => true,
     };
     match is_admitted {

@@ -12,8 +12,9 @@ use core::cmp::Ordering;
 
 use bytes::Bytes;
 
-use rejoin_proto::client::Sibling;
 use rejoin_proto::{Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Object, VersionVector};
+
+pub use rejoin_proto::receipt::siblings;
 
 /// Two entries have the same dot and different values, as they were written: a disk was cloned or went back. Both are
 /// kept.
@@ -245,25 +246,12 @@ pub fn visible(object: &Object, now_ms: u64) -> Vec<Entry> {
     object.entries.iter().filter(|entry| entry.is_visible(now_ms)).cloned().collect()
 }
 
-/// The values of these entries as a reader and a plugin are given them: each once. Of byte-equal ones the latest stamp
-/// and the largest writer count, as if they were folded: otherwise a merge by stamps would depend on what was folded
-/// before.
+/// The context that has seen these writes and no others.
 #[must_use]
-pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
-    let mut siblings: Vec<Sibling> = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let Content::Value(value) = &entry.content else { continue };
-        let writer = entry.dots.highest().max().map_or(0, |dot| dot.actor.0);
-        let stamp_ms = entry.stamp.ms();
-        match siblings.iter_mut().find(|earlier| earlier.value == value) {
-            Some(earlier) => {
-                earlier.stamp_ms = earlier.stamp_ms.max(stamp_ms);
-                earlier.writer = earlier.writer.max(writer);
-            }
-            None => siblings.push(Sibling { value: value.clone(), stamp_ms, writer }),
-        }
-    }
-    siblings
+pub fn context_of(dots: &DotSet) -> VersionVector {
+    let mut seen = VersionVector::new();
+    dots.spans().iter().for_each(|run| seen.insert_span(*run));
+    seen
 }
 
 /// Replaces `inputs` by the result of a merge, if every one of them is still there unchanged. Otherwise leaves the

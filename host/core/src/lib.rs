@@ -45,6 +45,7 @@ pub mod placement;
 pub mod port;
 pub mod quorum;
 pub mod quota;
+mod receipts;
 mod retries;
 pub mod ring;
 mod rows;

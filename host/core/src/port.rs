@@ -18,6 +18,8 @@ pub enum Space {
     /// A few small rows that change with nearly every write: actors, retry rows, start ids, observed counters. A store
     /// keeps them in memory and in the journal, and carries them into every new journal segment.
     Pinned,
+    /// The receipts of folds, in the tree. They have values, as objects do, and are written often and read seldom.
+    Receipts,
 }
 
 /// One row written (`Some`) or removed (`None`).

@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     Loss = b'c',
     HoldingVersion = b'v',
     Observed = b'o',
+    Receipts = b'p',
     Retry = b'r',
     Start = b's',
     Vouched = b'l',

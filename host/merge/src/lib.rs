@@ -37,8 +37,8 @@
 //! component, `intent` reads what its operations mean, and `fixture` stores counterexamples. `law_report` is what comes
 //! of a check, `law_process` checks in a process of its own, and `coverage` tells which code a check has run. `single`
 //! runs one merge, `transcript` has the fixed calls by which nodes compare each other, and `sampled` checks laws again
-//! on a merge that was run. `job_fuel` counts what a job uses. [`build`] makes components of guest crates, and `builder`
-//! reads what has made one.
+//! on a merge that was run. `bundle` has merges of a cluster to be run again. `job_fuel` counts what a job uses.
+//! [`build`] makes components of guest crates, and `builder` reads what has made one.
 
 #![deny(unsafe_code)]
 
@@ -47,6 +47,7 @@ mod attribution;
 mod bindings;
 pub mod build;
 mod builder;
+mod bundle;
 mod call;
 mod compile;
 mod coverage;
@@ -77,6 +78,7 @@ mod under_test;
 mod workers;
 
 pub use builder::builder_of;
+pub use bundle::{Bundle, BundleError, BundledMerge, BundledOutcome, MergeSource, Replayed};
 pub use call::{Merged, Sibling, Usage};
 pub use compile::{
     ArtefactCache, CHILD_VERB, CacheError, CancelToken, ChildCompiler, CompileQueue, Compiled, Compiler,

@@ -153,6 +153,9 @@ pub struct Config {
     /// Writes that each shard remembers for their retries.
     #[serde(default = "defaults::retry_bytes")]
     pub retry_bytes: usize,
+    /// Bytes of receipts of folds that each shard keeps.
+    #[serde(default = "defaults::receipt_bytes")]
+    pub receipt_bytes: u64,
     /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds, if
     /// half of the nodes, itself included, are met by then.
     #[serde(default = "defaults::start_grace_ms")]
@@ -352,6 +355,9 @@ mod defaults {
     }
     pub(super) fn retry_bytes() -> usize {
         128 << 20
+    }
+    pub(super) fn receipt_bytes() -> u64 {
+        256 << 20
     }
     pub(super) fn start_wait_ms() -> u64 {
         10_000

@@ -66,6 +66,7 @@ const KEYS: &[&str] = &[
     "max_skew_ms",
     "retry_window_ms",
     "retry_bytes",
+    "receipt_bytes",
     "start_grace_ms",
     "start_wait_ms",
     "handoff_objects",

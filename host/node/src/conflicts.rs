@@ -3,17 +3,18 @@
 //! It is kept in memory only. After a restart a key is noted again when it is read or exchanged. What writers have
 //! resolved since is still in it: whoever lists it reads the keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use rejoin_core::shard::event::PluginError;
-use rejoin_proto::client::Reply;
+use rejoin_core::shard::event::{MergeJob, PluginError};
+use rejoin_proto::client::{Reply, Sibling};
 use rejoin_proto::conflict::ConflictNote;
 use rejoin_proto::fault::MergeFault;
-use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, PluginDigest};
+use rejoin_proto::receipt::{FailedMerge as KeptFailure, MergeLimits};
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, ProfileId};
 
 use crate::caller::Caller;
 use crate::context::NodeContext;
@@ -23,6 +24,9 @@ use crate::lock::lock;
 const MAX_KEYS: usize = 256;
 /// The most buckets that have such keys.
 const MAX_BUCKETS: usize = 256;
+/// The most failed merges of which the inputs are kept, and the most bytes of these.
+const MAX_INPUTS: usize = 64;
+const MAX_INPUT_BYTES: usize = 16 << 20;
 /// The most bytes of a reason in words.
 const MAX_WHY_BYTES: usize = 512;
 
@@ -30,16 +34,72 @@ const MAX_WHY_BYTES: usize = 512;
 #[derive(Default, Debug)]
 pub(crate) struct ConflictInbox {
     buckets: Mutex<BTreeMap<BucketId, BTreeMap<Bytes, ConflictNote>>>,
+    /// The inputs of the last of these merges.
+    inputs: Mutex<FailedInputs>,
     /// How many buckets have keys here, so that a merge that succeeds need not lock anything when there are none.
     filled: AtomicUsize,
 }
 
 /// A merge that failed.
 pub(crate) struct FailedMerge<'a> {
-    pub(crate) bucket: BucketId,
-    pub(crate) key: &'a Bytes,
-    pub(crate) plugin: PluginDigest,
-    pub(crate) siblings: usize,
+    pub(crate) job: &'a MergeJob,
+    /// Of the engine.
+    pub(crate) profile: ProfileId,
+}
+
+/// The last merges that failed, the oldest first.
+#[derive(Default, Debug)]
+struct FailedInputs {
+    merges: VecDeque<(BucketId, Bytes, KeptFailure)>,
+    bytes: usize,
+}
+
+impl FailedInputs {
+    /// Adds a merge. It takes the place of an earlier one of the same key and plugin.
+    fn add(&mut self, merge: &FailedMerge<'_>, error: &PluginError, wall_ms: u64) {
+        let job = merge.job;
+        let is_same = |(bucket, key, failure): &(BucketId, Bytes, KeptFailure)| {
+            *bucket == job.bucket && *key == job.key && failure.plugin == job.plugin
+        };
+        if let Some(at) = self.merges.iter().position(is_same) {
+            self.remove(at);
+        }
+        // Copied: these may be parts of larger buffers, which would be kept with them.
+        let copied = |one: &Sibling| Sibling { value: Bytes::copy_from_slice(&one.value), ..one.clone() };
+        let failure = KeptFailure {
+            plugin: job.plugin,
+            profile: merge.profile,
+            siblings: job.siblings.iter().map(copied).collect(),
+            limits: MergeLimits { fuel: job.fuel, memory_bytes: job.memory_bytes, result_bytes: job.result_bytes },
+            reason: error.reason().to_owned(),
+            why: why(error),
+            at_ms: wall_ms,
+        };
+        let bytes = bytes_of(&failure);
+        if bytes > MAX_INPUT_BYTES {
+            return;
+        }
+        while self.merges.len() >= MAX_INPUTS || (!self.merges.is_empty() && self.bytes + bytes > MAX_INPUT_BYTES) {
+            self.remove(0);
+        }
+        self.bytes += bytes;
+        self.merges.push_back((job.bucket, Bytes::copy_from_slice(&job.key), failure));
+    }
+
+    fn remove(&mut self, at: usize) {
+        let removed = self.merges.remove(at);
+        self.bytes -= removed.map_or(0, |(_, _, failure)| bytes_of(&failure));
+    }
+}
+
+fn bytes_of(failure: &KeptFailure) -> usize {
+    failure.siblings.iter().map(|sibling| sibling.value.len()).sum()
+}
+
+fn why(error: &PluginError) -> String {
+    let mut why = error.to_string();
+    why.truncate(why.floor_char_boundary(MAX_WHY_BYTES));
+    why
 }
 
 impl ConflictInbox {
@@ -52,30 +112,30 @@ impl ConflictInbox {
             PluginError::Unusable { .. } => {}
             _ => return,
         }
+        let job = merge.job;
+        lock(&self.inputs).add(merge, error, wall_ms);
         let mut buckets = lock(&self.buckets);
-        if !buckets.contains_key(&merge.bucket) && buckets.len() >= MAX_BUCKETS {
+        if !buckets.contains_key(&job.bucket) && buckets.len() >= MAX_BUCKETS {
             return;
         }
-        let keys = buckets.entry(merge.bucket).or_default();
-        if !keys.contains_key(merge.key) && keys.len() >= MAX_KEYS {
+        let keys = buckets.entry(job.bucket).or_default();
+        if !keys.contains_key(&job.key) && keys.len() >= MAX_KEYS {
             let oldest = keys.values().min_by_key(|note| note.last_ms).map(|note| note.key.clone());
             oldest.iter().for_each(|key| drop(keys.remove(key)));
         }
-        let mut why = error.to_string();
-        why.truncate(why.floor_char_boundary(MAX_WHY_BYTES));
-        let known = keys.get(merge.key);
+        let known = keys.get(&job.key);
         let (first_ms, times) = known.map_or((wall_ms, 0), |known| (known.first_ms, known.times));
         let note = ConflictNote {
-            key: merge.key.clone(),
-            plugin: merge.plugin,
+            key: job.key.clone(),
+            plugin: job.plugin,
             reason: error.reason().to_owned(),
-            why,
-            siblings: u32::try_from(merge.siblings).unwrap_or(u32::MAX),
+            why: why(error),
+            siblings: u32::try_from(job.siblings.len()).unwrap_or(u32::MAX),
             first_ms,
             last_ms: wall_ms,
             times: times + 1,
         };
-        keys.insert(merge.key.clone(), note);
+        keys.insert(job.key.clone(), note);
         self.filled.store(buckets.len(), Ordering::Relaxed);
     }
 
@@ -91,6 +151,13 @@ impl ConflictInbox {
             buckets.remove(&bucket);
         }
         self.filled.store(buckets.len(), Ordering::Relaxed);
+    }
+
+    /// The last merges of a key that have failed, with their inputs, the latest first.
+    pub(crate) fn failures(&self, bucket: BucketId, key: &Bytes) -> Vec<KeptFailure> {
+        let inputs = lock(&self.inputs);
+        let of_key = inputs.merges.iter().rev().filter(|(of, other, _)| *of == bucket && other == key);
+        of_key.map(|(_, _, failure)| failure.clone()).collect()
     }
 
     /// How many keys there are.
@@ -119,11 +186,56 @@ pub(crate) fn list(ctx: &NodeContext, caller: &Caller, bucket: &Name) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rejoin_proto::PluginDigest;
+    use rejoin_proto::client::Show;
     use rejoin_proto::fault::QueueOf;
 
+    fn job(bucket: u64, key: &str, value_bytes: usize) -> MergeJob {
+        let sibling = |writer| Sibling { value: vec![b'v'; value_bytes].into(), stamp_ms: 1, writer };
+        MergeJob {
+            plugin: PluginDigest([1; 32]),
+            bucket: BucketId(bucket),
+            bucket_name: Name::new("cart").expect("a name"),
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            key_hash: 0,
+            siblings: vec![sibling(1), sibling(2)],
+            show: Show::Nothing,
+            fresh: false,
+            fuel: 7,
+            memory_bytes: 8,
+            result_bytes: 9,
+            deadline_us: 0,
+        }
+    }
+
+    #[test]
+    fn the_inputs_of_the_last_failures_are_kept() {
+        let inbox = ConflictInbox::default();
+        let fail = |key: &str, value_bytes, wall_ms| {
+            let job = job(1, key, value_bytes);
+            inbox.failed(
+                &FailedMerge { job: &job, profile: ProfileId(5) },
+                &MergeFault::OutOfFuel { limit: 7 }.into(),
+                wall_ms,
+            );
+        };
+        let kept = |key: &str| inbox.failures(BucketId(1), &Bytes::copy_from_slice(key.as_bytes()));
+        fail("k", 10, 1);
+        fail("k", 11, 2);
+        let failures = kept("k");
+        assert_eq!((failures.len(), failures[0].at_ms, failures[0].siblings[1].value.len()), (1, 2, 11));
+        assert_eq!((failures[0].profile, failures[0].limits.fuel), (ProfileId(5), 7));
+        fail("large", MAX_INPUT_BYTES / 2, 3);
+        assert_eq!((kept("k").len(), kept("large").len()), (0, 1), "the oldest makes room");
+        fail("larger", MAX_INPUT_BYTES, 4);
+        assert!(kept("larger").is_empty(), "it would never fit");
+        (0..2 * MAX_INPUTS).for_each(|at| fail(&format!("{at}"), 1, 5));
+        assert!(kept("0").is_empty() && kept(&format!("{MAX_INPUTS}")).len() == 1);
+    }
+
     fn note(inbox: &ConflictInbox, bucket: u64, key: &str, wall_ms: u64) {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let merge = FailedMerge { bucket: BucketId(bucket), key: &key, plugin: PluginDigest([1; 32]), siblings: 2 };
+        let job = job(bucket, key, 1);
+        let merge = FailedMerge { job: &job, profile: ProfileId(5) };
         inbox.failed(&merge, &PluginError::Unusable { plugin: PluginDigest([1; 32]), why: "é".repeat(600) }, wall_ms);
     }
 
@@ -146,8 +258,8 @@ mod tests {
     #[test]
     fn a_bad_moment_is_no_conflict_and_there_are_so_many_keys_at_most() {
         let inbox = ConflictInbox::default();
-        let key = Bytes::from_static(b"k");
-        let merge = FailedMerge { bucket: BucketId(1), key: &key, plugin: PluginDigest([1; 32]), siblings: 2 };
+        let job = job(1, "k", 1);
+        let merge = FailedMerge { job: &job, profile: ProfileId(5) };
         for error in
             [PluginError::TimedOut, PluginError::Overloaded { waiting: 1, of: QueueOf::All }, MergeFault::Busy.into()]
         {

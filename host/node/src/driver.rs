@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::faults::{self, Faults};
 use crate::frames::{Encoder, LARGE_BYTES, answer};
 use crate::members::ShardRequests;
-use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage, ShardReport, ShardStopped};
+use crate::messages::{CatalogRequest, InboxItem, Inspection, RingRequest, ShardMessage, ShardReport, ShardStopped};
 use crate::metering::{InFlight, Metering};
 use crate::metrics::Metrics;
 use crate::plugins::{PluginService, share};
@@ -123,6 +123,8 @@ struct DriverState {
     start: StartId,
     /// Callers that want this shard's actors, as they are after the batch is written.
     actors: Vec<oneshot::Sender<(u8, Vec<ActorNext>)>>,
+    /// Looks at the shard and its store, as they are after the batch is written.
+    inspections: Vec<Inspection>,
 }
 
 /// A connected client, with the replies of the batch.
@@ -312,10 +314,14 @@ impl Driver {
         if self.batch.has_failed() {
             // Actors that were not written must not be announced. The callers see that the shard is gone.
             state.actors.clear();
+            state.inspections.clear();
         }
         for answer in state.actors.drain(..) {
             let shard = self.batch.shard();
             let _ = answer.send((shard.partition_bits(), shard.actors()));
+        }
+        for inspect in state.inspections.drain(..) {
+            inspect(self.batch.shard(), &self.store);
         }
         stop
     }
@@ -399,13 +405,14 @@ impl Driver {
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
                 let exchange = shard.exchange_status();
-                let buckets = shard.usage();
+                let (buckets, receipts) = (shard.usage(), shard.receipt_sums());
                 let _ = answer.send(ShardReport {
                     core,
                     store,
                     in_flight,
                     in_flight_bytes,
                     retry_bytes,
+                    receipts,
                     held,
                     waiting,
                     exchange,
@@ -423,6 +430,10 @@ impl Driver {
                 return Ok(None);
             }
             ShardMessage::Stop(answer) => return Err(answer),
+            ShardMessage::Inspect(inspection) => {
+                state.inspections.push(inspection);
+                return Ok(None);
+            }
         };
         Ok(Some(Input::Event(event)))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rejoin_proto::Name;
 use rejoin_proto::client::{Holdings, Rebuild};
 
 use crate::context::NodeContext;
@@ -14,6 +15,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct ShardSums {
     pub(crate) holdings: Holdings,
     pub(crate) rebuild: Option<Rebuild>,
+    /// Receipts of folds that went before their time.
+    pub(crate) given_up: u64,
     /// Why the two are missing.
     pub(crate) warning: Option<String>,
 }
@@ -33,6 +36,7 @@ impl ShardSums {
         for report in reports {
             sums.holdings.partitions.extend(report.held.partitions);
             sums.holdings.objects += report.held.objects;
+            sums.given_up += report.receipts.given_up;
             let of = report.exchange.rebuild;
             rebuild.left.extend(report.exchange.incomplete);
             rebuild.partitions = rebuild.partitions.saturating_add(u32::try_from(of.partitions).unwrap_or(u32::MAX));
@@ -41,6 +45,15 @@ impl ShardSums {
         }
         sums.rebuild = Some(rebuild).filter(|rebuild| !rebuild.left.is_empty());
         sums
+    }
+
+    /// What there is to say of receipts that went before their time.
+    pub(crate) fn receipts_warning(&self, node: &Name) -> Option<String> {
+        let given_up = Some(self.given_up).filter(|count| *count > 0)?;
+        Some(format!(
+            "{given_up} receipts of folds at {node} were given up before their time for want of room (receipt_bytes): \
+             these folds cannot be undone"
+        ))
     }
 
     /// A line for each, for people.

@@ -70,6 +70,7 @@ pub mod platform;
 mod plugins;
 mod problems;
 mod quotas;
+mod receipts;
 mod renewal;
 mod requests;
 mod ring;

@@ -46,7 +46,8 @@ struct MergeRequest {
     ticket: MergeTicket,
     messages: UnboundedSender<ShardMessage>,
     payers: FuelPayers,
-    siblings: usize,
+    /// What the merge has used.
+    fuel_used: u64,
 }
 
 /// Fields of a failure's log line.
@@ -62,7 +63,8 @@ type Value = (Bytes, Option<Bytes>, ProfileId);
 
 impl MergeRequest {
     fn reply(self, result: Result<Value, PluginError>) {
-        let result = result.map(|(value, shown, profile)| Merged { value, shown, profile });
+        let fuel_used = self.fuel_used;
+        let result = result.map(|(value, shown, profile)| Merged { value, shown, profile, fuel_used });
         // A shard that has stopped takes no results.
         let _ = self.messages.send(ShardMessage::Merged(self.ticket, result));
     }
@@ -94,8 +96,7 @@ impl PluginService {
         messages: UnboundedSender<ShardMessage>,
     ) {
         let ready = self.find(&job.plugin);
-        let siblings = job.siblings.len();
-        let request = MergeRequest { job, share, ticket, messages, payers, siblings };
+        let request = MergeRequest { job, share, ticket, messages, payers, fuel_used: 0 };
         match ready {
             Some(Ok(plugin)) => self.run(plugin, request),
             Some(Err(error)) => self.fail(request, error),
@@ -126,8 +127,9 @@ impl PluginService {
         }
     }
 
-    fn run(&self, plugin: Plugin, mut request: MergeRequest) {
-        let siblings = std::mem::take(&mut request.job.siblings);
+    fn run(&self, plugin: Plugin, request: MergeRequest) {
+        // The request keeps its own: a merge that fails is noted with its inputs.
+        let siblings = request.job.siblings.clone();
         if let [only] = siblings.as_slice() {
             return self.present(plugin, only.value.clone(), request);
         }
@@ -139,7 +141,7 @@ impl PluginService {
         let (service, kept) = (self.clone(), SharedRequest::new(request));
         let again = kept.clone();
         let done = move |result: Result<rejoin_merge::Merged, MergeFault>| {
-            let Some(request) = again.take() else { return };
+            let Some(mut request) = again.take() else { return };
             request.payers.charge_job(service.0.clock.now().mono_us);
             match result {
                 Ok(merged) => {
@@ -150,6 +152,7 @@ impl PluginService {
                     service.conflicts().merged(request.job.bucket, &request.job.key);
                     #[allow(clippy::cast_precision_loss)] // A histogram's value.
                     service.0.metrics.merge_fuel.record(merged.fuel_used as f64);
+                    request.fuel_used = merged.fuel_used;
                     service.present(plugin, merged.value, request);
                 }
                 Err(fault) => service.fail(request, fault.into()),
@@ -287,8 +290,7 @@ impl PluginService {
     }
 
     fn fail(&self, request: MergeRequest, error: PluginError) {
-        let MergeJob { bucket, key, plugin, .. } = &request.job;
-        let merge = FailedMerge { bucket: *bucket, key, plugin: *plugin, siblings: request.siblings };
+        let merge = FailedMerge { job: &request.job, profile: self.profile() };
         self.conflicts().failed(&merge, &error, self.0.clock.now().wall_ms);
         self.count(&request.log_fields(), &error, "a merge gave no result; the siblings are kept");
         request.reply(Err(error));

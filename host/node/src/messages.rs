@@ -17,11 +17,11 @@ use rejoin_core::control::{CatalogChange, Published, Wait};
 use rejoin_core::exchange::ExchangeStatus;
 use rejoin_core::port::StoreFault;
 use rejoin_core::ring::{RingCommand, RingEvent};
-use rejoin_core::shard::Counters;
 use rejoin_core::shard::event::{
     ApplyTicket, ClientRequest, Event, MergeTicket, Merged, PluginError, ScanTicket, ScannedRows, ValidateTicket,
 };
 use rejoin_core::shard::handoff::Held;
+use rejoin_core::shard::{Counters, ReceiptSums, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
@@ -29,7 +29,7 @@ use rejoin_proto::exchange::Sum;
 use rejoin_proto::layout_request::LayoutChanges;
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, ErrorReply, NodeId, PartitionId, PluginDigest, Ring, TenantId};
-use rejoin_store::{CommitSeq, Stats};
+use rejoin_store::{CommitSeq, ShardStore, Stats};
 use rejoin_wire::{Class, Sender};
 
 use crate::metering::InFlight;
@@ -92,7 +92,12 @@ pub(crate) enum ShardMessage {
     /// A plugin breaks laws, with the evidence: the catalog is to quarantine it.
     Quarantine(TenantId, PluginDigest, String),
     Stop(oneshot::Sender<ShardStopped>),
+    /// Looks at the shard and its store, as they are after the next commit.
+    Inspect(Inspection),
 }
+
+/// A look at a shard.
+pub(crate) type Inspection = Box<dyn FnOnce(&Shard, &ShardStore) + Send>;
 
 /// The state in which a shard has stopped.
 pub(crate) struct ShardStopped {
@@ -110,6 +115,8 @@ pub(crate) struct ShardReport {
     pub(crate) in_flight_bytes: usize,
     /// Bytes of the rows that recognise retried writes.
     pub(crate) retry_bytes: usize,
+    /// The receipts of folds.
+    pub(crate) receipts: ReceiptSums,
     /// What this node holds without owning it.
     pub(crate) held: Held,
     /// Requests of clients and messages of peers in its queues.

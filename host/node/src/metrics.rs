@@ -148,6 +148,7 @@ impl Metrics {
             ("rejoin_values_refused_total", core.values_refused),
             ("rejoin_folds_total", core.folds),
             ("rejoin_folds_discarded_total", core.folds_discarded),
+            ("rejoin_folds_undone_total", core.folds_undone),
             ("rejoin_read_repairs_total", core.read_repairs),
             ("rejoin_reads_hedged_total", core.reads_hedged),
             ("rejoin_siblings_read_total", core.siblings_seen),
@@ -181,6 +182,9 @@ impl Metrics {
         gauge("rejoin_requests_in_flight", report.in_flight as u64);
         gauge("rejoin_requests_in_flight_bytes", report.in_flight_bytes as u64);
         gauge("rejoin_retry_bytes", report.retry_bytes as u64);
+        gauge("rejoin_receipts", report.receipts.count);
+        gauge("rejoin_receipt_bytes", report.receipts.bytes);
+        gauge("rejoin_receipts_given_up", report.receipts.given_up);
         gauge("rejoin_holdings", report.held.partitions.len() as u64);
         gauge("rejoin_held_objects", report.held.objects);
         gauge("rejoin_inbox_waiting", report.waiting as u64);

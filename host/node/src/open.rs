@@ -437,6 +437,7 @@ impl ShardOpener<'_> {
             max_skew_ms: self.config.max_skew_ms,
             retry_window_ms: u64::from(self.config.retry_window_ms),
             max_retry_bytes: self.config.retry_bytes,
+            max_receipt_bytes: self.config.receipt_bytes,
             max_ops: self.config.in_flight,
             max_op_bytes: self.config.in_flight_bytes,
             lost: lost || self.start.unsynced_may_be_gone(),

@@ -28,7 +28,7 @@ use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::plugins::share;
 use crate::token::ROOT;
-use crate::{buckets, conflicts, law_checks, layouts, members, quotas, sentinel, signing, transcripts};
+use crate::{buckets, conflicts, law_checks, layouts, members, quotas, receipts, sentinel, signing, transcripts};
 
 /// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
@@ -103,6 +103,9 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::Usage => return Reply::Usage(quotas::usage(ctx, tenant).await),
         AdminRequest::Conflicts { bucket } => conflicts::list(ctx, caller, &bucket),
         AdminRequest::LawViolations { bucket } => sentinel::list(ctx, caller, &bucket),
+        AdminRequest::Receipts(query) => receipts::page(ctx, caller, *query).await,
+        AdminRequest::KeyShow { bucket, key } => receipts::key(ctx, caller, &bucket, key).await,
+        AdminRequest::PluginFetch { digest } => receipts::module(ctx, caller, digest),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -263,7 +266,9 @@ async fn push(
 
 /// The cluster's state as this node sees it.
 async fn status(ctx: &NodeContext) -> Status {
-    let ShardSums { holdings, rebuild, warning } = ShardSums::ask(ctx).await;
+    let sums = ShardSums::ask(ctx).await;
+    let receipts = sums.receipts_warning(&ctx.config.name);
+    let ShardSums { holdings, rebuild, warning, .. } = sums;
     let view = ctx.cluster_view();
     let layout = view.layout();
     let known = ctx.view.borrow().clone();
@@ -295,7 +300,7 @@ async fn status(ctx: &NodeContext) -> Status {
         nodes: layout.nodes.iter().enumerate().map(node).collect(),
         lost: ctx.lost.clone(),
         missing_plugins: ctx.plugins.missing(),
-        warnings: ctx.warnings().into_iter().chain(warning).collect(),
+        warnings: ctx.warnings().into_iter().chain(warning).chain(receipts).collect(),
         certificate_until_ms: own.saturating_mul(1_000),
         authority_until_ms: authority.saturating_mul(1_000),
         problems: ctx.all_problems(),

@@ -349,6 +349,11 @@ impl PluginService {
         &self.0.conflicts
     }
 
+    /// The profile of the engine.
+    pub(crate) fn profile(&self) -> ProfileId {
+        self.0.engine.pool.host().profile()
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.0.engine.pool
     }

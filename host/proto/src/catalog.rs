@@ -119,6 +119,8 @@ pub struct BucketProps {
     pub fold_delay_ms: u64,
     /// Zones in which replicas must acknowledge a write, 1 to n.
     pub zones: u8,
+    /// For how many milliseconds the receipt of a fold is kept. 0: folds leave none.
+    pub fold_undo_ms: u64,
 }
 
 /// The active plugin of a bucket.
@@ -187,6 +189,7 @@ impl Default for BucketProps {
             ttl_ms: None,
             fold_delay_ms: 24 * 60 * 60 * 1000,
             zones: 1,
+            fold_undo_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
 use crate::plugin_state::NodePlugins;
 use crate::quota::{Limit, Quota};
+use crate::receipt::{KeyReport, ReceiptPage, ReceiptQuery};
 use crate::ring::Ring;
 use crate::signing::{PluginSignature, SignerChange};
 
@@ -194,6 +195,9 @@ pub enum Basis {
     /// The content is an operation of the plugin's data type. The plugin of the node that coordinates makes the value
     /// of it and of that node's copy, and the value replaces what that copy had.
     Operation,
+    /// The content is a [`Restoration`](crate::receipt::Restoration). All of its inputs take the place of the folded
+    /// entry that has exactly the dots of this context, or the write is refused if there is none.
+    Undo(Bytes),
 }
 
 /// Writes or deletes an object.
@@ -436,6 +440,20 @@ pub enum AdminRequest {
     LawViolations {
         /// A bucket of the tenant.
         bucket: Name,
+    },
+    /// The receipts of folds that the answering node keeps.
+    Receipts(Box<ReceiptQuery>),
+    /// What the answering node knows of a key.
+    KeyShow {
+        /// A bucket of the tenant.
+        bucket: Name,
+        /// The key.
+        key: Bytes,
+    },
+    /// The component of a plugin of the tenant.
+    PluginFetch {
+        /// The digest of it.
+        digest: PluginDigest,
     },
 }
 
@@ -770,6 +788,12 @@ pub enum Reply {
     PluginStates(NodePlugins),
     /// To [`AdminRequest::LawViolations`].
     Violations(Vec<LawViolation>),
+    /// To [`AdminRequest::Receipts`].
+    Receipts(ReceiptPage),
+    /// To [`AdminRequest::KeyShow`].
+    Key(Box<KeyReport>),
+    /// To [`AdminRequest::PluginFetch`].
+    Module(Bytes),
 }
 
 /// A reply, and what every reply carries.

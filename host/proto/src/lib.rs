@@ -19,7 +19,7 @@
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`encoded`], [`hash`], [`address`], [`layout`], [`ring`],
 //! [`catalog`], [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`],
-//! [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`receipt`], [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -47,6 +47,7 @@ pub mod object;
 pub mod peer;
 pub mod plugin_state;
 pub mod quota;
+pub mod receipt;
 pub mod ring;
 pub mod signing;
 

@@ -51,6 +51,8 @@ mod operations;
 mod quotas;
 #[path = "../../../host/core/tests/machines/reads.rs"]
 mod reads;
+#[path = "../../../host/core/tests/machines/receipts.rs"]
+mod receipts;
 #[path = "../../../host/core/tests/machines/replicas.rs"]
 mod replicas;
 #[path = "../../../host/core/tests/machines/retries.rs"]
@@ -104,6 +106,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::SlowGetsAreForwardedAgain => {
             forwards::a_read_that_was_forwarded_to_a_slow_owner_is_forwarded_to_the_next_one_too
         }
+        Rule::FoldsLeaveReceipts => receipts::a_fold_and_its_receipt_are_one_record,
+        Rule::ReceiptsAreBounded => receipts::receipts_take_no_more_than_they_may,
+        Rule::UndosFindTheirFold => receipts::an_undone_fold_has_its_inputs_again_unless_it_was_written_over,
         Rule::RefusalsGoToTheNextOwner => forwards::what_an_owner_refuses_that_is_starting_goes_to_the_next_one,
         Rule::MissingZonesComeFirst => {
             zones::an_owner_that_refuses_or_is_late_is_replaced_by_a_node_of_the_zone_that_is_missing

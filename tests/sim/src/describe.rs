@@ -113,6 +113,7 @@ fn request(request: &DataRequest) -> String {
                 Given::Create => "create",
                 Given::Blind => "blind",
                 Given::Operation => "operation",
+                Given::Undo(_) => "undo",
             };
             let what = if put.content == Content::Tombstone { "delete" } else { "put" };
             format!("{what} {basis}, attempt {}", put.attempt)

@@ -105,6 +105,7 @@ pub(crate) struct Disk {
     /// Whether rows of hash trees were lost with a table.
     leaves_lost: bool,
     pinned: Rows,
+    receipts: Rows,
     lost: Vec<LostRange>,
     /// Keys of lost ranges that were removed after the loss: they are known to be absent.
     removed: BTreeSet<Bytes>,
@@ -174,6 +175,7 @@ impl Disk {
                 Space::Objects => &mut self.objects,
                 Space::Trees => &mut self.trees,
                 Space::Pinned => &mut self.pinned,
+                Space::Receipts => &mut self.receipts,
             };
             if undo.bad {
                 self.trouble.bad_blocks.insert(undo.key.clone());
@@ -332,6 +334,7 @@ impl Disk {
             Space::Objects => &mut self.objects,
             Space::Trees => &mut self.trees,
             Space::Pinned => &mut self.pinned,
+            Space::Receipts => &mut self.receipts,
         };
         let (key, removes) = (row.key, row.space == Space::Objects && row.value.is_none());
         let value = match (row.value, rows.get_mut(&key)) {
@@ -385,6 +388,7 @@ impl Store for Disk {
         match space {
             Space::Pinned => return Ok(self.pinned.get(key).cloned()),
             Space::Trees => return Ok(self.trees.get(key).cloned()),
+            Space::Receipts => return Ok(self.receipts.get(key).cloned()),
             Space::Objects => {}
         }
         if !self.trouble.bad_blocks.is_empty() && self.trouble.bad_blocks.contains(key) {
@@ -408,6 +412,7 @@ impl Store for Disk {
             Space::Objects => &self.objects,
             Space::Trees => &self.trees,
             Space::Pinned => &self.pinned,
+            Space::Receipts => &self.receipts,
         };
         let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
         for (key, value) in rows.range::<[u8], _>(range) {

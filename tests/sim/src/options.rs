@@ -51,6 +51,8 @@ pub struct Options {
     pub max_ops: usize,
     /// The most bytes of retry rows in a shard.
     pub max_retry_bytes: usize,
+    /// The most bytes of receipts of folds in a shard.
+    pub max_receipt_bytes: u64,
     /// The most messages, and tickets, of a shard that wait for the disk.
     pub max_waiting: usize,
     /// Whether replicas exchange. Without, reads must bring them together.
@@ -261,6 +263,7 @@ impl Options {
             max_skew_ms: *rng.pick(&[500, 2_000, 60_000]),
             max_ops: *rng.pick(&[8, 64, 1024]),
             max_retry_bytes: *rng.pick(&[40_000, 20 << 20, 20 << 20]),
+            max_receipt_bytes: 1 << 20,
             max_waiting: 0,
             exchange: true,
             liar: None,
@@ -297,6 +300,7 @@ impl Options {
             options.tenants = 2;
             options.clients.foreign = PerMillion(*rng.pick(&[0, 1, 5]) * 10_000);
         }
+        options.max_receipt_bytes = *rng.pick(&[2_000, 1 << 20]);
         options
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, PluginError> 
     };
     let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
     let value = of(kind).merge(&job.key, &siblings).map_err(fault)?.into();
-    Ok(Merged { value, shown: None, profile: NATIVE })
+    Ok(Merged { value, shown: None, profile: NATIVE, fuel_used: 0 })
 }
 
 fn fault(failure: MergeError) -> PluginError {
@@ -132,7 +132,7 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, PluginError> {
         .map_err(|full| PluginError::Overloaded { waiting: full.waiting, of: full.of })?;
     // A pool without threads has answered before it returned.
     let merged = answered.try_recv().map_err(|error| MergeFault::Host { reason: error.to_string() })??;
-    Ok(Merged { value: merged.value, shown: None, profile: pool().host().profile() })
+    Ok(Merged { value: merged.value, shown: None, profile: pool().host().profile(), fuel_used: merged.fuel_used })
 }
 
 /// One for all seeds and threads: results depend on their inputs only.

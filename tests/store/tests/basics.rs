@@ -14,7 +14,7 @@ fn what_was_written_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, recovery) = open(dir.path(), Start::FIRST);
     assert!(recovery.lost.is_empty() && recovery.replayed_records == 0);
-    for space in [Space::Objects, Space::Trees, Space::Pinned] {
+    for space in [Space::Objects, Space::Trees, Space::Pinned, Space::Receipts] {
         let mut change = Change::default();
         change.put(space, "b", "1").put(space, "a", "2").put(space, "c", "3").put(space, "a", "4").remove(space, "c");
         store.write(change).unwrap();
@@ -28,9 +28,9 @@ fn what_was_written_is_read() {
         assert_eq!(seen, [b"b".to_vec()]);
         store.scan(space, b"c", Some(b"a"), &mut |_, _| panic!("an empty range has no rows")).unwrap();
     }
-    assert_eq!(store.commit().unwrap(), CommitSeq(3));
-    assert_eq!(store.commit().unwrap(), CommitSeq(3));
-    assert_eq!(store.syncer().sync().unwrap(), CommitSeq(3));
+    assert_eq!(store.commit().unwrap(), CommitSeq(4));
+    assert_eq!(store.commit().unwrap(), CommitSeq(4));
+    assert_eq!(store.syncer().sync().unwrap(), CommitSeq(4));
     assert_eq!((store.stats().commits, store.stats().syncs), (1, 1));
 }
 
@@ -65,7 +65,9 @@ fn committed_survives_a_drop_and_uncommitted_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path(), Start::FIRST);
     store.write(put(Space::Objects, "key", "value")).unwrap();
-    store.write(put(Space::Pinned, "actor", "7")).unwrap();
+    let mut change = put(Space::Pinned, "actor", "7");
+    change.put(Space::Receipts, "fold", "inputs");
+    store.write(change).unwrap();
     store.commit().unwrap();
     store.write(put(Space::Objects, "never", "committed")).unwrap();
     drop(store);
@@ -77,6 +79,7 @@ fn committed_survives_a_drop_and_uncommitted_does_not() {
         );
         assert_eq!(rows(&store, Space::Objects), [("key".into(), "value".into())]);
         assert_eq!(rows(&store, Space::Pinned), [("actor".into(), "7".into())]);
+        assert_eq!(rows(&store, Space::Receipts), [("fold".into(), "inputs".into())]);
     }
 }
 

@@ -23,6 +23,8 @@ use rejoin_test_store::{
 const CANARY: &str = "a canary that nobody may read";
 /// Rows that fill several tables.
 const ROWS: usize = 3000;
+/// Every so many of them have a receipt.
+const RECEIPTS_EACH: usize = 100;
 
 fn key(number: u8) -> Key {
     Key::new([number; 32])
@@ -49,7 +51,10 @@ fn value(row: usize) -> String {
 
 fn fill(store: &mut ShardStore) {
     for row in 0..ROWS {
-        let change = put(Space::Objects, &format!("{row:04}"), &value(row));
+        let mut change = put(Space::Objects, &format!("{row:04}"), &value(row));
+        if row % RECEIPTS_EACH == 0 {
+            change.put(Space::Receipts, format!("{row:04}"), value(row));
+        }
         while store.write(change.clone()) == Err(StoreFault::Busy) {
             store.commit().unwrap();
             store.maintenance().run().unwrap();
@@ -66,6 +71,9 @@ fn fill(store: &mut ShardStore) {
 fn has_all(store: &ShardStore) {
     let expected: Vec<(String, String)> = (0..ROWS).map(|row| (format!("{row:04}"), value(row))).collect();
     assert_eq!(rows(store, Space::Objects), expected);
+    let receipts: Vec<_> = expected.into_iter().step_by(RECEIPTS_EACH).collect();
+    assert_eq!(rows(store, Space::Receipts), receipts);
+    assert_eq!(get(store, Space::Receipts, "0000"), Some(value(0)));
     for row in [0, ROWS / 2, ROWS - 1] {
         // Twice: the second one is from the cache.
         for _ in 0..2 {

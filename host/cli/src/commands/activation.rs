@@ -86,7 +86,7 @@ async fn told(out: Output, admin: &Admin, bucket: &BucketInfo) -> Result<(), Fai
     Ok(())
 }
 
-async fn digest(admin: &Admin, named: &str) -> Result<PluginDigest, Failure> {
+pub(super) async fn digest(admin: &Admin, named: &str) -> Result<PluginDigest, Failure> {
     let plugins: Vec<Plugin> = admin.plugins().await?.iter().map(Plugin::from).collect();
     chosen(named, &plugins)?.digest.parse().map_err(Failure::usage)
 }

@@ -136,6 +136,7 @@ fn applied(mut props: BucketProps, args: &PropsArgs) -> BucketProps {
     set(&mut props.fuel, args.fuel);
     set(&mut props.memory_bytes, args.memory_bytes);
     set(&mut props.fold_delay_ms, args.fold_delay.map(millis));
+    set(&mut props.fold_undo_ms, args.fold_undo.map(millis));
     props.sloppy = (props.sloppy || args.sloppy) && !args.strict;
     set(&mut props.durability, args.durability.map(Durability::from));
     match args.plugin {
@@ -223,6 +224,7 @@ fn show(out: Output, bucket: &BucketInfo, layout: &LayoutStatus) -> Result<(), F
         ("fuel", shape.fuel.to_string()),
         ("memory-bytes", shape.memory_bytes.to_string()),
         ("fold-delay", format!("{} ms", shape.fold_delay_ms)),
+        ("fold-undo", format!("{} ms", shape.fold_undo_ms)),
     ];
     out.table(&["property", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())?;
     if let Some(changing) = changing {

@@ -1,5 +1,5 @@
 //! `conflict list|show|resolve`: keys whose merge fails, and the way out of it. [`violations`] has
-//! `conflict violations`.
+//! `conflict violations`, [`export`] has `conflict export`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ use rejoin_client::{Bucket, Bytes, Object};
 use rejoin_wire::utc_text_ms;
 
 use crate::args::KeyArgs;
+use crate::commands::export;
 use crate::commands::json::{GetOutput, text};
 use crate::commands::object::{finish, siblings, value};
 use crate::commands::violations;
@@ -65,6 +66,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: ConflictComma
         ConflictCommand::Violations { bucket, output } => {
             violations::run(global, out, &bucket, output.as_deref()).await
         }
+        ConflictCommand::Export { bucket, key, output } => export::run(global, out, (&bucket, &key), output).await,
         ConflictCommand::Resolve { bucket, key, keep, value, context } => {
             let wish = Wish { keep, value, context };
             resolve(global, out, (&bucket, &key), wish).await

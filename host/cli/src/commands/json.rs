@@ -227,6 +227,7 @@ pub(crate) struct Bucket {
     pub(crate) fuel: u64,
     pub(crate) memory_bytes: u32,
     pub(crate) fold_delay_ms: u64,
+    pub(crate) fold_undo_ms: u64,
     /// The plugins that it had before, the latest last.
     pub(crate) past_plugins: Vec<PastPlugin>,
     /// Until when it can be restored, if it is deleted.
@@ -297,6 +298,7 @@ impl From<&BucketInfo> for Bucket {
             fuel: props.fuel,
             memory_bytes: props.memory_bytes,
             fold_delay_ms: props.fold_delay_ms,
+            fold_undo_ms: props.fold_undo_ms,
             past_plugins: bucket
                 .past_plugins
                 .iter()

@@ -1,6 +1,6 @@
 //! `plugin build|list`; [`push`] has `plugin push`, [`show`] has `plugin show`,
 //! [`new`] has `plugin new`, [`laws`] has `plugin test`, [`one`] has `plugin run`, [`signing`] has
-//! `plugin keygen|sign`.
+//! `plugin keygen|sign`, [`replay`] and [`undo`] have those.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
 use crate::commands::delete;
 use crate::commands::json::Plugin;
-use crate::commands::{activation, laws, new, push, readiness, run as one, show, signing};
+use crate::commands::{activation, laws, new, push, readiness, replay, run as one, show, signing, undo};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
@@ -46,6 +46,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         PluginCommand::Rollback { bucket, to, force } => {
             activation::roll_back(global, out, (&bucket, to.as_deref()), force).await
         }
+        PluginCommand::Replay { file } => replay::run(out, compiler, &file),
+        PluginCommand::Undo(args) => undo::run(global, out, &args).await,
         PluginCommand::Show { plugin } => show::run(global, out, &plugin).await,
         PluginCommand::List => {
             let plugins = readiness::list(&connect(global).await?.admin()).await?;

@@ -59,7 +59,7 @@ impl Admin {
     /// [`ErrorKind::Denied`] for a token that may not list plugins; else as [`Admin::status`], if no node answers.
     pub async fn plugin_readiness(&self, digest: Option<PluginDigest>) -> Result<PluginReadiness> {
         let request = RequestBody::Admin(AdminRequest::PluginStates { digest });
-        let asked: BTreeSet<Name> = self.engine.every_target().into_iter().map(|target| target.name).collect();
+        let asked: BTreeSet<Name> = self.engine.targets().into_iter().map(|target| target.name).collect();
         let mut nodes = Vec::new();
         for reply in self.engine.every(&request, self.timeout).await? {
             let Reply::PluginStates(node) = reply else { return Err(unexpected("the node")) };

@@ -14,6 +14,7 @@ pub struct Counters {
     pub values_refused: u64,
     pub folds: u64,
     pub folds_discarded: u64,
+    pub folds_undone: u64,
     pub read_repairs: u64,
     pub reads_hedged: u64,
     pub siblings_seen: u64,

@@ -173,6 +173,8 @@ pub struct Merged {
     pub shown: Option<Bytes>,
     /// The engine's profile.
     pub profile: ProfileId,
+    /// The fuel that the merge has used; 0 if an equal one was remembered.
+    pub fuel_used: u64,
 }
 
 /// A value for a plugin to validate before it is written.

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use rejoin_proto::{Entry, FoldedBy, Object, ObjectId, PluginDigest};
 
 use super::Shard;
-use super::copy::{Copy, Place};
+use super::copy::Place;
 use super::event::{Effect, MergeTicket, Merged, PluginError};
 use super::jobs::fold_job;
+use super::op::PendingFold;
 use super::turn::Turn;
 use crate::causal;
-use crate::port::Change;
 use crate::view::Bucket;
 
 /// The most merges for exchanges under way. Other objects are folded by a read, or when they are exchanged again.
@@ -27,6 +27,7 @@ const FOLD_US: u64 = 10_000_000;
 #[derive(Debug)]
 pub(super) struct ExchangeFold {
     id: ObjectId,
+    bucket: Arc<Bucket>,
     inputs: Vec<Entry>,
     plugin: PluginDigest,
 }
@@ -54,7 +55,8 @@ impl Shard {
         let deadline_us = turn.now.mono_us.saturating_add(FOLD_US);
         let job = fold_job(bucket, id, activation.plugin, siblings, deadline_us);
         turn.effects.push(Effect::Merge(MergeTicket(number), job));
-        self.folds.insert(number, ExchangeFold { id: id.clone(), inputs, plugin: activation.plugin });
+        let (id, bucket, plugin) = (id.clone(), bucket.clone(), activation.plugin);
+        self.folds.insert(number, ExchangeFold { id, bucket, inputs, plugin });
     }
 
     /// The plugin has run. A failure leaves the siblings.
@@ -65,17 +67,13 @@ impl Shard {
         result: Result<Merged, PluginError>,
     ) {
         let Ok(merged) = result else { return };
-        let ExchangeFold { id, inputs, plugin } = fold;
+        let ExchangeFold { id, bucket, inputs, plugin } = fold;
         let store_key = Bytes::from(id.store_key());
         let place = Place { partition: self.view.layout().partition(&id), store_key: &store_key };
-        let Ok(Copy { mut object, row }) = self.load(turn, place) else { return };
-        let by = FoldedBy { plugin, profile: merged.profile };
-        if !causal::fold(&mut object, &inputs, merged.value, Some(by)) {
-            self.counters.folds_discarded += 1;
-            return;
-        }
-        if self.store_object(turn, place, &row, &object, Change::default()).is_ok() {
-            self.counters.folds += 1;
-        }
+        let Ok(mut copy) = self.load(turn, place) else { return };
+        let by = Some(FoldedBy { plugin, profile: merged.profile });
+        let fold = PendingFold { inputs, value: merged.value, by, fuel_used: merged.fuel_used };
+        // Without room the siblings stay.
+        let _ = self.store_fold(turn, &bucket, (&id, &mut copy), &fold);
     }
 }

@@ -9,9 +9,9 @@
 //! `asking` (whom a read asks), `validate`, `write`, `operations` (of data types), `contacts` (whom to ask first) and
 //! `read_times` (how long peers take), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and
 //! `serving` (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica
-//! lacks), `folding` (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that
-//! stand in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes), `split` (of
-//! partitions).
+//! lacks), `folding` (objects that meet in them), `receipts` and `undoing` (of folds), `views` (what owners make of
+//! equal objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts), `stale` (requests that
+//! a change overtakes), `split` (of partitions).
 
 mod asking;
 mod contacts;
@@ -36,6 +36,7 @@ mod quotas;
 mod read;
 mod read_times;
 mod reaping;
+mod receipts;
 mod replica;
 mod room;
 mod serving;
@@ -43,6 +44,7 @@ mod split;
 mod stale;
 mod trees;
 mod turn;
+mod undoing;
 mod validate;
 mod views;
 mod walking;
@@ -72,6 +74,7 @@ use views::Views;
 
 pub use asking::ReadLimits;
 pub use counters::Counters;
+pub use receipts::ReceiptsWanted;
 
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::context::ContextKey;
@@ -87,9 +90,12 @@ use crate::exchange::{ExchangeConfig, Trees};
 use crate::members::Liveness;
 use crate::port::{Change, Store, StoreFault};
 use crate::quota::Reached;
+use crate::receipts::Receipts;
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
+
+pub use crate::receipts::ReceiptSums;
 
 /// The pause between two writes of lazily durable rows, in microseconds.
 const UPKEEP_US: u64 = 1_000_000;
@@ -112,6 +118,8 @@ pub struct Config {
     pub retry_window_ms: u64,
     /// The limit of retry rows, in bytes: in memory, and in each segment of the journal.
     pub max_retry_bytes: usize,
+    /// The limit of the receipts of folds, in bytes. Those that would go next make room for another one.
+    pub max_receipt_bytes: u64,
     /// The limit of requests under way. Any more are answered *overloaded*.
     pub max_ops: usize,
     /// The limit of bytes that requests under way hold: values to be written, and copies that were read. A request that
@@ -160,6 +168,7 @@ pub struct Shard {
     tenures: Tenures,
     observed: Observed,
     retries: Retries,
+    receipts: Receipts,
     trees: Trees,
     gaps: Gaps,
     /// Whether this run has found out that its disk is an old one.
@@ -215,6 +224,7 @@ impl Shard {
         let tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
         // Rule: retries outlive restarts. The rows of the last run are the table of this one.
         let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
+        let receipts = Receipts::open(store, config.max_receipt_bytes)?;
         let trees = Trees::open(store, config.causal_key.clone(), view.partitions(), config.rows_lost)?;
         let gaps = Gaps::open(store)?;
         let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 34);
@@ -234,6 +244,7 @@ impl Shard {
             tenures,
             observed,
             retries,
+            receipts,
             trees,
             gaps,
             disk_is_old: false,
@@ -661,6 +672,7 @@ impl Shard {
             let pause_us = if self.reap_objects(turn) { REAP_PAUSE_US } else { UPKEEP_US };
             self.next_upkeep_us = turn.now.mono_us + pause_us;
             self.notice_losses(turn);
+            self.tidy_receipts(turn);
             self.close_lonely_gaps();
             let mut change = Change::default();
             self.observed.flush(&mut change);

@@ -240,6 +240,7 @@ pub(super) struct PendingFold {
     pub(super) inputs: Vec<Entry>,
     pub(super) value: bytes::Bytes,
     pub(super) by: Option<rejoin_proto::FoldedBy>,
+    pub(super) fuel_used: u64,
 }
 
 #[derive(Debug)]

@@ -24,7 +24,6 @@ use super::op::{CopyAnswer, Op, PendingFold, PendingWrite, ReadPhase, ReadPurpos
 use super::turn::Turn;
 use crate::causal;
 use crate::layouts::{LayoutSet, Seat};
-use crate::port::Change;
 use crate::quorum::Verdict;
 
 /// How long a client should wait when its read would hold too many bytes, in milliseconds.
@@ -280,7 +279,8 @@ impl Shard {
                 let plugin = plugin.map(|activation| activation.plugin);
                 if folds {
                     let by = plugin.map(|plugin| FoldedBy { plugin, profile: merged.profile });
-                    read.fold = Some(PendingFold { inputs: inputs.clone(), value: merged.value.clone(), by });
+                    let (inputs, value, fuel_used) = (inputs.clone(), merged.value.clone(), merged.fuel_used);
+                    read.fold = Some(PendingFold { inputs, value, by, fuel_used });
                 }
                 Outcome { inputs, seen, value: Some(merged.value), shown: merged.shown, plugin, fault: None }
             }
@@ -446,14 +446,9 @@ impl Shard {
             false => Copy { object: read.joined.clone(), row: StoredRow::Absent },
         };
         if let Some(fold) = read.fold.as_ref().filter(|_| keeps) {
-            if causal::fold(&mut copy.object, &fold.inputs, fold.value.clone(), fold.by) {
-                self.counters.folds += 1;
-                let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
-                if self.store_object(turn, place, &copy.row, &copy.object, Change::default()).is_err() {
-                    return;
-                }
-            } else {
-                self.counters.folds_discarded += 1;
+            let of = (&op.target.object, &mut copy);
+            if self.store_fold(turn, &op.target.bucket, of, fold).is_err() {
+                return;
             }
         }
         // This node's own copy, or a fold, may have added to what was joined.

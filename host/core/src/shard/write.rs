@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Receipt, Reply, Show};
 use rejoin_proto::peer::{PeerBody, Replicate};
+use rejoin_proto::receipt::MAX_RECEIPT_BYTES;
 use rejoin_proto::{
     Content, Dot, EncodedObject, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector,
 };
@@ -20,7 +21,7 @@ use rejoin_proto::{
 use super::copy::{Copy, Place, lost_upto};
 use super::event::{DurableTicket, Effect, MergeTicket, Merged, PluginError};
 use super::jobs::{merge_job, validate_job};
-use super::op::{Op, PendingWrite, ReadPurpose, Step, ValidateWork, Work, WritePhase, WriteWork};
+use super::op::{Op, PendingFold, PendingWrite, ReadPurpose, Step, ValidateWork, Work, WritePhase, WriteWork};
 use super::quotas;
 use super::turn::{Turn, fault_code};
 use super::{Shard, UPKEEP_US};
@@ -74,6 +75,10 @@ impl Shard {
         if put.basis == Basis::Operation {
             return self.start_operation(turn, op, put);
         }
+        if matches!(put.basis, Basis::Undo(_)) {
+            // What it restores was valid when it was written.
+            return self.undo_fold(turn, op, put, &seen.unwrap_or_default());
+        }
         match validate_job(&op, &put) {
             Some(job) => self.start_validation(turn, op, ValidateWork { put, seen }, job),
             None => self.begin_put(turn, op, put, seen),
@@ -104,7 +109,7 @@ impl Shard {
             // What an operation has seen is found out when it is its turn.
             Basis::Blind | Basis::Operation => Ok(Some(VersionVector::new())),
             Basis::Create => Ok(None),
-            Basis::Context(token) => {
+            Basis::Context(token) | Basis::Undo(token) => {
                 // Rule: contexts open one key.
                 let opened = self.config.contexts.open(&op.target.object, token);
                 opened.map(Some).map_err(|error| ErrorReply::new(ErrorCode::BadContext, error.to_string()))
@@ -248,21 +253,17 @@ impl Shard {
         };
         if let (Ok(merged), Some(activation)) = (result, op.target.bucket.props.plugin) {
             let by = FoldedBy { plugin: activation.plugin, profile: merged.profile };
-            self.fold_stored(turn, &op, &inputs, merged.value, by);
+            let fold = PendingFold { inputs, value: merged.value, by: Some(by), fuel_used: merged.fuel_used };
+            self.fold_stored(turn, &op, &fold);
         }
         self.write_object(turn, op, write, true)
     }
 
-    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, inputs: &[Entry], value: Bytes, by: FoldedBy) {
+    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, fold: &PendingFold) {
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
-        let Ok(Copy { mut object, row }) = self.load(turn, place) else { return };
-        if !causal::fold(&mut object, inputs, value, Some(by)) {
-            self.counters.folds_discarded += 1;
-            return;
-        }
-        if self.store_object(turn, place, &row, &object, Change::default()).is_ok() {
-            self.counters.folds += 1;
-        }
+        let Ok(mut copy) = self.load(turn, place) else { return };
+        // Without room the object stays as it is.
+        let _ = self.store_fold(turn, &op.target.bucket, (&op.target.object, &mut copy), fold);
     }
 
     /// The write becomes real: it gets its dot, and object, actor and retry row are written in one record. Only then do
@@ -357,7 +358,7 @@ impl Shard {
     }
 
     /// The nodes that a write waits for, or the refusal if too few of them can be reached.
-    fn reachable_tally(&mut self, op: &Op, put: &Put) -> Result<Tally, Box<Reply>> {
+    pub(super) fn reachable_tally(&mut self, op: &Op, put: &Put) -> Result<Tally, Box<Reply>> {
         let tally = self.write_tally(op, put);
         if tally.verdict() != Verdict::Impossible {
             return Ok(tally);
@@ -409,7 +410,13 @@ impl Shard {
     }
 
     /// The other nodes have been asked just now.
-    fn await_acks(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite, phase: WritePhase) -> Step {
+    pub(super) fn await_acks(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        write: PendingWrite,
+        phase: WritePhase,
+    ) -> Step {
         op.asked_us = turn.now.mono_us;
         op.work = Work::Write(WriteWork { write, phase });
         self.expect_relief(turn.now.mono_us, &op);
@@ -418,7 +425,7 @@ impl Shard {
 
     /// Sends the object to every other node that the write waits for. The whole object goes and not only the new entry,
     /// so that an owner that was behind is not any more.
-    fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, state: EncodedObject, dot: Dot, tally: &Tally) {
+    pub(super) fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, state: EncodedObject, dot: Dot, tally: &Tally) {
         let own = self.config.node;
         let mut nodes = tally.waiting().filter(|node| *node != own).peekable();
         let mut state = Some(state);
@@ -555,7 +562,9 @@ impl Shard {
 fn check_put(op: &Op, put: &Put) -> Result<(), ErrorReply> {
     let bucket = &op.target.bucket;
     let (bytes, most) = (put.content.len(), bucket.props.value_bytes);
-    if bytes > most as usize {
+    // What a fold is undone with is as large as all of its inputs.
+    let is_above = if matches!(put.basis, Basis::Undo(_)) { bytes > MAX_RECEIPT_BYTES } else { bytes > most as usize };
+    if is_above {
         let message = alloc::format!("the value has {bytes} bytes, bucket {} takes {most} at most", bucket.name);
         return Err(ErrorReply::new(ErrorCode::TooLarge, message));
     }

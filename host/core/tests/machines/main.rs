@@ -25,6 +25,7 @@ mod pace;
 mod plans;
 mod quotas;
 mod reads;
+mod receipts;
 mod replicas;
 mod retries;
 mod ring;

@@ -103,7 +103,7 @@ pub(crate) fn a_reader_is_not_told_to_have_seen_what_came_while_the_plugin_ran()
     let (node, ticket, job) = cluster.merges.pop_front().expect("R = 2 have answered");
     assert_eq!(job.siblings.len(), 2);
     cluster.deliver();
-    let merged = Merged { value: "a,b".into(), shown: None, profile: ProfileId(7) };
+    let merged = Merged { value: "a,b".into(), shown: None, profile: ProfileId(7), fuel_used: 7 };
     cluster.event(node, Event::Merged(ticket, Ok(merged)));
     let read = cluster.get_reply(number);
     assert_eq!(read.value.as_deref(), Some(&b"a,b"[..]));
@@ -127,7 +127,7 @@ pub(crate) fn a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thr
     let seen = cluster.stored(0, "k").context.clone();
     let full = contexts().seal(&object_id("k"), &seen);
     cluster.put(0, with(&full, put("k", "newer", 9)));
-    let merged = Merged { value: "a,b,c".into(), shown: None, profile: ProfileId(7) };
+    let merged = Merged { value: "a,b,c".into(), shown: None, profile: ProfileId(7), fuel_used: 7 };
     cluster.event(node, Event::Merged(ticket, Ok(merged)));
     cluster.deliver();
     assert_eq!(cluster.get_reply(number).value.as_deref(), Some(&b"a,b,c"[..]), "the reader's view is what it was");

@@ -51,7 +51,7 @@ fn settle(cluster: &mut Cluster, plugin: &mut impl FnMut(usize, &MergeJob) -> Re
     loop {
         cluster.deliver();
         let Some((at, ticket, job)) = cluster.merges.pop_front() else { return };
-        let merged = plugin(at, &job).map(|value| Merged { value, shown: None, profile: ProfileId(7) });
+        let merged = plugin(at, &job).map(|value| Merged { value, shown: None, profile: ProfileId(7), fuel_used: 7 });
         cluster.event(at, Event::Merged(ticket, merged));
     }
 }

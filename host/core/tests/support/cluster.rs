@@ -131,6 +131,7 @@ impl Cluster {
                 max_skew_ms: SKEW_MS,
                 retry_window_ms: WINDOW_MS,
                 max_retry_bytes: 20 << 20,
+                max_receipt_bytes: 1 << 20,
                 max_ops: 1000,
                 max_op_bytes: 1 << 30,
                 lost: false,

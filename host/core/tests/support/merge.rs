@@ -32,7 +32,7 @@ pub(crate) fn union(job: &MergeJob) -> Result<Merged, PluginError> {
             Some(value.split(|byte| *byte == b',').any(|known| known == word.as_ref()).to_string().into())
         }
     };
-    Ok(Merged { value, shown, profile: ProfileId(7) })
+    Ok(Merged { value, shown, profile: ProfileId(7), fuel_used: 7 })
 }
 
 /// Takes what [`union`] can read.

@@ -26,6 +26,8 @@ pub(crate) struct Memory {
     pub(crate) damaged: BTreeSet<Vec<u8>>,
     pub(crate) writes: Writes,
     pub(crate) written: usize,
+    /// Every change that was written.
+    pub(crate) changes: Vec<Change>,
     /// The bytes of objects that were read by [`Store::scan`].
     pub(crate) scanned_bytes: Cell<usize>,
     /// Objects written up to then are lost, and nobody can tell which there were.
@@ -140,6 +142,7 @@ impl Store for Memory {
             Writes::Failed => return Err(StoreFault::Failed("fdatasync: input/output error".into())),
         }
         self.written += 1;
+        self.changes.push(change.clone());
         for row in change.rows {
             // Written anew, in another block.
             self.damaged.remove(&row.key[..]);

@@ -21,16 +21,17 @@ use rejoin_proto::layout_request::{
 };
 use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 use rejoin_proto::quota::Limit;
+use rejoin_proto::receipt::{CopyReport, EntryReport, FailedMerge, KeptReceipt, KeyReport, ReceiptPage, ReceiptQuery};
 use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::signing::SignerChange;
 use rejoin_proto::{
-    BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId,
-    PluginSignature, RequestId, Ring, SignerKey, ZoneDemand, codec,
+    BucketId, ClusterId, Content, ErrorCode, ErrorReply, Hlc, LayoutPolicy, NodeFailure, NodeId, PartitionId,
+    PluginSignature, ProfileId, RequestId, Ring, SignerKey, ZoneDemand, codec,
 };
 
 use super::{
-    Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, ring_notes, sample,
-    token_record,
+    Sample, bucket_record, digest, fold_receipt, layout, layout_ref, name, plain_props, plugin_record, props,
+    ring_notes, runs, sample, token_record, vector,
 };
 
 fn laws(state: LawState) -> Reply {
@@ -115,6 +116,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("get", RequestBody::Get(get())),
         ("get-answer", RequestBody::Get(Get { show: Show::Answer(Bytes::from_static(b"total")), ..get() })),
         ("put-operation", RequestBody::Put(put(Basis::Operation, value()))),
+        ("put-undo", RequestBody::Put(put(Basis::Undo(Bytes::from_static(&[1, 2, 3])), value()))),
         ("put-context", RequestBody::Put(put(Basis::Context(Bytes::from_static(&[1, 2, 3])), value()))),
         ("put-create", RequestBody::Put(put(Basis::Create, value()))),
         ("put-blind", RequestBody::Put(put(Basis::Blind, value()))),
@@ -178,6 +180,19 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("signers-remove", admin(AdminRequest::SignersSet(SignerChange::Remove(SignerKey([3; 32]))))),
         ("list-signers", admin(AdminRequest::List(RecordKind::Signers))),
         ("law-violations", admin(AdminRequest::LawViolations { bucket: name("cart") })),
+        (
+            "receipts",
+            admin(AdminRequest::Receipts(Box::new(ReceiptQuery {
+                bucket: name("cart"),
+                key: Some("alice".into()),
+                plugin: Some(digest()),
+                since_ms: 1_700_000_000_000,
+                from: Some(Bytes::from_static(&[0, 1, 2])),
+                undo: true,
+            }))),
+        ),
+        ("key-show", admin(AdminRequest::KeyShow { bucket: name("cart"), key: "alice".into() })),
+        ("plugin-fetch", admin(AdminRequest::PluginFetch { digest: digest() })),
     ]
 }
 
@@ -396,6 +411,9 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("conflicts", Reply::Conflicts(vec![conflict()])),
         ("plugin-states", Reply::PluginStates(node_plugins())),
         ("violations", Reply::Violations(vec![violation()])),
+        ("receipts", Reply::Receipts(receipts())),
+        ("key", Reply::Key(Box::new(key_report()))),
+        ("module", Reply::Module(Bytes::from_static(b"\0asm"))),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),
@@ -422,6 +440,40 @@ fn node_plugins() -> NodePlugins {
         PluginState::Refused("it takes too much memory to compile".into()),
     ];
     NodePlugins { node: name("n1"), plugins: states.into_iter().map(|state| (digest(), state)).collect() }
+}
+
+fn receipts() -> ReceiptPage {
+    let kept = KeptReceipt { receipt: fold_receipt(), live: true, context: Some(Bytes::from_static(&[1, 2, 3])) };
+    ReceiptPage { node: name("n1"), receipts: vec![kept], next: Some(Bytes::from_static(&[0, 1, 2])) }
+}
+
+fn key_report() -> KeyReport {
+    let entry = EntryReport {
+        dots: runs(&[(3, 0, 2)]),
+        covers: runs(&[(3, 0, 2), (4, 1, 2)]),
+        bytes: Some(9),
+        stamp: Hlc::from_ms(1_700_000_000_000),
+        expires: Some(Hlc::from_ms(1_700_000_000_001)),
+        folded_by: Some(fold_receipt().by),
+    };
+    let failure = FailedMerge {
+        plugin: digest(),
+        profile: ProfileId(0x88eb_322e_a296_8ef9),
+        siblings: vec![Sibling { value: "milk".into(), stamp_ms: 1, writer: 3 }],
+        limits: fold_receipt().limits,
+        reason: "out_of_fuel".into(),
+        why: "the plugin used up its 1000 units of fuel".into(),
+        at_ms: 1_700_000_000_002,
+    };
+    KeyReport {
+        node: name("n1"),
+        owners: vec![name("n1"), name("n2")],
+        copy: Ok(CopyReport { context: vector(), entries: vec![entry] }),
+        plugin: props().plugin,
+        quarantined: Some("two results".into()),
+        profile: ProfileId(7),
+        failures: vec![failure],
+    }
 }
 
 /// A record of each kind.

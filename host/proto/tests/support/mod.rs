@@ -14,6 +14,7 @@ use rejoin_proto::catalog::{
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::quota::{Limit, Quota};
+use rejoin_proto::receipt::{FoldReceipt, MergeLimits, Restoration, Restored};
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::signing::Provenance;
 use rejoin_proto::{
@@ -42,6 +43,8 @@ pub(crate) fn samples() -> Vec<Sample> {
     let mut all = vec![
         sample("object", &object()),
         sample("object-empty", &Object::default()),
+        sample("fold-receipt", &fold_receipt()),
+        sample("restoration", &restoration()),
         sample("layout", &layout()),
         sample("ring", &Ring { notes: ring_notes(), ..Ring::new(layout()) }),
         sample("record-tenant", &record(RecordKey::Tenant(tenant()), RecordBody::Tenant { name: name("shop") })),
@@ -202,7 +205,31 @@ pub(crate) fn props() -> BucketProps {
         ttl_ms: Some(86_400_000),
         fold_delay_ms: 1,
         zones: 2,
+        fold_undo_ms: 604_800_001,
     }
+}
+
+/// The receipt of a fold of everything in an object.
+pub(crate) fn fold_receipt() -> FoldReceipt {
+    FoldReceipt {
+        object: object_id(),
+        by: FoldedBy { plugin: digest(), profile: ProfileId(7) },
+        inputs: object().entries,
+        dots: runs(&[(3, 0, 299)]),
+        covers: runs(&[(3, 0, 299), (4, 0, 2)]),
+        output: [5; 32],
+        output_bytes: 10,
+        limits: MergeLimits { fuel: 250_000_000, memory_bytes: 1 << 26, result_bytes: 1 << 20 },
+        fuel_used: 12_345,
+        node: NodeId(3),
+        at_ms: 1_700_000_000_000,
+        until_ms: 1_700_604_800_000,
+    }
+}
+
+fn restoration() -> Restoration {
+    let restored = |entry: Entry| Restored { content: entry.content, expires: entry.expires };
+    Restoration { by: fold_receipt().by, inputs: object().entries.into_iter().map(restored).collect() }
 }
 
 /// A bucket without a plugin. Every property is spelled out: a new default is not a new format.
@@ -223,6 +250,7 @@ pub(crate) fn plain_props() -> BucketProps {
         ttl_ms: None,
         fold_delay_ms: 24 * 60 * 60 * 1000,
         zones: 1,
+        fold_undo_ms: 7 * 24 * 60 * 60 * 1000,
     }
 }
 

@@ -28,6 +28,8 @@ const PINNED: u8 = 1;
 const VALUE: u8 = 2;
 /// Row flag: the row is of a hash tree.
 const TREES: u8 = 4;
+/// Row flag: the row is of a receipt.
+const RECEIPTS: u8 = 8;
 
 /// The chain value after a record.
 pub(super) fn link(chain: u64, index: u64, payload: &[u8]) -> u64 {
@@ -66,6 +68,7 @@ pub(super) fn encode_row(buffer: &mut Vec<u8>, space: Space, key: &[u8], value: 
         Space::Objects => 0,
         Space::Trees => TREES,
         Space::Pinned => PINNED,
+        Space::Receipts => RECEIPTS,
     };
     buffer.push(of_space | if value.is_some() { VALUE } else { 0 });
     buffer.extend_from_slice(&word(key.len()));
@@ -95,6 +98,7 @@ pub(super) fn decode_rows(payload: &[u8]) -> Option<Vec<Row>> {
             0 => Space::Objects,
             TREES => Space::Trees,
             PINNED => Space::Pinned,
+            RECEIPTS => Space::Receipts,
             _ => return None,
         };
         let length = take_word(&mut rest).filter(|length| is_key_length(*length))?;
@@ -196,6 +200,7 @@ mod tests {
         let mut change = Change::default();
         change.put(Space::Objects, "key", "value").remove(Space::Objects, "gone").put(Space::Pinned, "actor", "");
         change.put(Space::Trees, "leaf", "sum").remove(Space::Trees, "gone");
+        change.put(Space::Receipts, "receipt", "inputs").remove(Space::Receipts, "gone");
         change
     }
 

@@ -427,6 +427,19 @@ impl Store for ShardStore {
                 }
                 row.map(|row| self.shared.unseal(key, row)).transpose()
             }
+            // Seldom read, so they are not cached.
+            Space::Receipts => {
+                let key = spaces::receipt_key(key);
+                let buffered = self.write_buffer.borrow().get(&key).cloned();
+                let row = match buffered {
+                    Some(row) => row,
+                    None => {
+                        let read = self.shared.tree.get(&key);
+                        read.map_err(|fault| self.shared.read_fault(fault, ReadPosition::Key(&key)))?
+                    }
+                };
+                row.map(|row| self.shared.unseal(&key, row)).transpose()
+            }
             // The shard keeps them itself, so they are not cached.
             Space::Trees => {
                 let key = spaces::tree_key(key);
@@ -467,6 +480,20 @@ impl Store for ShardStore {
                     }
                 };
                 self.scan_tree(from, end.as_ref().map(|end| &end[..]), &mut visit)?;
+                unopened
+            }
+            Space::Receipts => {
+                self.drain_write_buffer();
+                let (start, end) = (spaces::receipt_key(from), spaces::receipts_end(to));
+                let mut unopened = Ok(());
+                let mut visit = |key: &[u8], row| match self.shared.unseal(key, row) {
+                    Ok(row) => visit(&key[spaces::RECEIPTS.len()..], row),
+                    Err(fault) => {
+                        unopened = Err(fault);
+                        ControlFlow::Continue(())
+                    }
+                };
+                self.scan_tree(&start, Bound::Excluded(&end[..]), &mut visit)?;
                 unopened
             }
             Space::Trees => {
@@ -524,6 +551,12 @@ impl Store for ShardStore {
                     self.write_buffer.get_mut().put(row.key, value);
                 }
                 (Space::Trees, value) => self.tree_buffer.get_mut().put(spaces::tree_key(&row.key), value),
+                (Space::Receipts, value) => {
+                    if value.is_none() && self.shared.reclaim.removed() == self.shared.options.reclaim_rows {
+                        self.shared.signal.work_is_due();
+                    }
+                    self.write_buffer.get_mut().put(spaces::receipt_key(&row.key), value);
+                }
             }
         }
         if self.tree_buffer.get_mut().is_full(TREE_BUFFER_ROWS) {

@@ -17,7 +17,7 @@ use super::recovered::{BegunJournal, Recovered, Recovery, ReplayedRows};
 use super::reseal::Sealing;
 use super::row_cache::RowCache;
 use super::shared::{OpenedShard, Shared, Unsynced};
-use super::spaces::tree_key;
+use super::spaces::{receipt_key, tree_key};
 use super::tree::{self, Tree};
 use super::{CommitSeq, ShardStore};
 use crate::disk::Disk;
@@ -144,8 +144,9 @@ fn recover(
     let mut apply = |row: Row| match row.space {
         Space::Trees => drop(leaves.insert(tree_key(&row.key), row.value)),
         _ => {
+            let key = if row.space == Space::Receipts { receipt_key(&row.key) } else { row.key };
             memtable.removed += u64::from(row.value.is_none());
-            memtable.bytes = tree.apply(&row.key, row.value.as_deref());
+            memtable.bytes = tree.apply(&key, row.value.as_deref());
         }
     };
     let replayed = replay(disk.as_ref(), &paths.journal, marks, start.unsynced_may_be_gone(), &mut apply)?;

@@ -22,6 +22,7 @@ use rejoin_core::port::{Row, Space, StoreFault};
 
 use super::files::ShardPaths;
 use super::signal::lock;
+use super::spaces::receipt_key;
 use super::tree::{ScanStep, TableFile, UnreadableRange};
 use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
@@ -153,12 +154,14 @@ impl Sealing {
         self.sealer.used().is_some()
     }
 
-    /// The rows as they are to be written: every object is sealed.
+    /// The rows as they are to be written: every object is sealed, and every receipt, under its key in the tree.
     pub(super) fn seal(&self, mut rows: Vec<Row>) -> Vec<Row> {
         for row in &mut rows {
-            if row.space == Space::Objects {
-                row.value = row.value.take().map(|value| self.sealer.seal(&row.key, value));
-            }
+            row.value = match row.space {
+                Space::Objects => row.value.take().map(|value| self.sealer.seal(&row.key, value)),
+                Space::Receipts => row.value.take().map(|value| self.sealer.seal(&receipt_key(&row.key), value)),
+                Space::Trees | Space::Pinned => continue,
+            };
         }
         rows
     }

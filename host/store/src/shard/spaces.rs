@@ -1,4 +1,4 @@
-//! How the key spaces share the one lsm-tree: the rows of hash trees stand behind all object rows.
+//! How the key spaces share the one lsm-tree: behind all object rows stand those of receipts, then those of hash trees.
 
 use std::ops::Bound;
 
@@ -17,30 +17,44 @@ pub(super) fn tree_key(key: &[u8]) -> Bytes {
     [&TREES, key].concat().into()
 }
 
-/// The upper bound of a scan of objects: at most the first row of a hash tree.
+/// In front of the keys of [`Space::Receipts`]. It is the id of no bucket either.
+pub(super) const RECEIPTS: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe];
+
+/// A key of [`Space::Receipts`] as the lsm-tree has it.
+pub(super) fn receipt_key(key: &[u8]) -> Bytes {
+    [&RECEIPTS, key].concat().into()
+}
+
+/// The upper bound of a scan of objects: at most the first row of a receipt.
 pub(super) fn objects_end(to: Bound<Bytes>) -> Bound<Bytes> {
     match to {
-        Bound::Included(to) if to[..] < TREES[..] => Bound::Included(to),
-        Bound::Excluded(to) if to[..] <= TREES[..] => Bound::Excluded(to),
-        _ => Bound::Excluded(Bytes::from_static(&TREES)),
+        Bound::Included(to) if to[..] < RECEIPTS[..] => Bound::Included(to),
+        Bound::Excluded(to) if to[..] <= RECEIPTS[..] => Bound::Excluded(to),
+        _ => Bound::Excluded(Bytes::from_static(&RECEIPTS)),
     }
+}
+
+/// The upper bound of a scan of receipts: at most the first row of a hash tree.
+pub(super) fn receipts_end(to: Option<&[u8]>) -> Bytes {
+    to.map_or(Bytes::from_static(&TREES), receipt_key)
 }
 
 /// The mistake in a row, if there is one. Such a row must not reach the journal: no start could put it into the tree,
 /// or a row in the clear would be taken for a sealed one. `seals` says that objects are sealed.
 pub(super) fn mistake(row: &Row, seals: bool) -> Option<String> {
-    let length = row.key.len() + if row.space == Space::Trees { TREES.len() } else { 0 };
+    let prefixed = matches!(row.space, Space::Trees | Space::Receipts);
+    let length = row.key.len() + if prefixed { TREES.len() } else { 0 };
     if !is_key_length(length) || row.key.is_empty() {
         return Some(format!("a row's key has 1 to 65535 bytes, not {}", row.key.len()));
     }
-    if row.space != Space::Objects {
+    if !matches!(row.space, Space::Objects | Space::Receipts) {
         return None;
     }
-    if row.key.starts_with(&TREES) {
-        return Some("no object's key begins with eight bytes ff".to_owned());
+    if row.space == Space::Objects && row.key[..] >= RECEIPTS[..] {
+        return Some("no object's key begins with seven bytes ff and one of fe or ff".to_owned());
     }
     let claims_to_be_sealed = !seals && row.value.as_deref().is_some_and(is_sealed);
-    claims_to_be_sealed.then(|| "no object's row begins with a byte ff: that is how a sealed one begins".to_owned())
+    claims_to_be_sealed.then(|| "no row of an object begins with a byte ff: that is how a sealed one begins".to_owned())
 }
 
 #[cfg(test)]
@@ -48,11 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scan_of_objects_ends_in_front_of_the_trees() {
-        let end = Bound::Excluded(Bytes::from_static(&TREES));
-        for to in [Bound::Unbounded, Bound::Included(tree_key(b"k")), Bound::Excluded(tree_key(b""))] {
+    fn a_scan_of_objects_ends_in_front_of_the_receipts_and_one_of_receipts_in_front_of_the_trees() {
+        let end = Bound::Excluded(Bytes::from_static(&RECEIPTS));
+        for to in [Bound::Unbounded, Bound::Included(tree_key(b"k")), Bound::Excluded(receipt_key(b""))] {
             assert_eq!(objects_end(to), end);
         }
+        assert_eq!((receipts_end(None), receipts_end(Some(b"k"))), (tree_key(b""), receipt_key(b"k")));
+        assert!(receipt_key(&[0xff; 100]) < tree_key(b""));
         for to in [Bound::Included("k".into()), Bound::Excluded(Bytes::from_static(&[0xff; 7]))] {
             assert_eq!(objects_end(to.clone()), to);
         }
@@ -63,6 +79,8 @@ mod tests {
         let mistake = |space, key: Bytes| mistake(&Row { space, key, value: None }, false);
         assert_eq!(mistake(Space::Objects, Bytes::from_static(&[0xff; 7])), None);
         assert!(mistake(Space::Objects, tree_key(b"k")).is_some());
+        assert!(mistake(Space::Objects, receipt_key(b"k")).is_some());
+        assert_eq!(mistake(Space::Receipts, tree_key(b"k")), None);
         assert_eq!(mistake(Space::Trees, tree_key(b"k")), None);
         let long = |length| Bytes::from(vec![1; length]);
         assert!(mistake(Space::Objects, long(65_535)).is_none());

@@ -137,6 +137,7 @@ impl Pair {
                 max_skew_ms: 60_000,
                 retry_window_ms: 30_000,
                 max_retry_bytes: 128 << 20,
+                max_receipt_bytes: 256 << 20,
                 max_ops: 8192,
                 max_op_bytes: 128 << 20,
                 lost: false,

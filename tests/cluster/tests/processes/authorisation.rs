@@ -59,6 +59,10 @@ impl Cell<'_> {
             Verb::Read => ("get notes k".into(), &[]),
             Verb::Write => ("put notes k v --blind".into(), &[]),
             Verb::ConflictShow => ("conflict list notes".into(), &[]),
+            Verb::FoldUndo => {
+                let command = format!("plugin undo notes --plugin {plugin} --dry-run");
+                (command, &[Verb::PluginShow, Verb::BucketShow])
+            }
             Verb::BucketShow => ("bucket list".into(), &[]),
             Verb::BucketCreate => (format!("bucket create {unique} --n 1"), &[]),
             Verb::BucketSet => ("bucket set notes --r 1".into(), &[Verb::BucketShow]),

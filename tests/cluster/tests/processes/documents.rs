@@ -113,6 +113,15 @@ fn ready_made_merges_do_what_the_book_says() {
 }
 
 #[test]
+fn a_merge_is_explained_replayed_and_undone_as_the_book_says() {
+    let (_, ran) = goes_on("host/cli/book/undo-a-merge.md", 4);
+    for said in ["end as they did", "1 folds would be undone, 0 skipped", "1 folds undone"] {
+        assert!(ran.talk.contains(said), "{said} is missing in\n{}", ran.talk);
+    }
+    assert!(ran.text().contains("folded by"), "{}", ran.text());
+}
+
+#[test]
 fn a_token_is_rotated_as_the_book_says() {
     let (_, ran) = goes_on("host/cli/book/rotate-tokens.md", 3);
     assert!(ran.text().contains("valid, its old secret for 23 h") || ran.text().contains("for 1 d"), "{}", ran.text());

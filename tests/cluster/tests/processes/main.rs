@@ -37,4 +37,5 @@ mod starts;
 mod stories;
 mod tenants;
 mod torture;
+mod undo;
 mod updates;

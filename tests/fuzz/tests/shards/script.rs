@@ -182,7 +182,7 @@ fn get(world: &World, draw: &mut Draw<'_>) -> Get {
 fn merged(world: &mut World, draw: &mut Draw<'_>) {
     let (which, failed, len) = (draw.byte(), draw.flag(), draw.byte());
     let shown = draw.flag().then(|| Bytes::from_static(b"shown"));
-    let merged = Merged { value: vec![b'm'; usize::from(len) % 80].into(), shown, profile: ProfileId(7) };
+    let merged = Merged { value: vec![b'm'; usize::from(len) % 80].into(), shown, profile: ProfileId(7), fuel_used: 7 };
     world.merged(usize::from(which), if failed { Err(MergeFault::OutOfFuel { limit: 1 }.into()) } else { Ok(merged) });
 }
 
@@ -394,7 +394,11 @@ fn object(world: &World, draw: &mut Draw<'_>) -> Object {
             },
             stamp: [Hlc(1), world.stamp(0), world.stamp(3_600_000), Hlc(u64::MAX)][usize::from(kind / 16) % 4],
             expires: [None, Some(Hlc(1)), Some(world.stamp(1000))][usize::from(kind / 4) % 3],
-            folded_by: (kind % 7 == 6).then_some(FoldedBy { plugin: PluginDigest([1; 32]), profile: ProfileId(7) }),
+            folded_by: (kind % 7 == 6).then_some(FoldedBy {
+                plugin: PluginDigest([1; 32]),
+                profile: ProfileId(7),
+                fuel_used: 7,
+            }),
         }
     });
     let entries = entries.collect();

@@ -263,7 +263,7 @@ impl Watch {
         for ((space, key), value) in &store.rows {
             match space {
                 Space::Pinned if key[0] == b'o' => *observed.entry(&key[..3]).or_default() += 1,
-                Space::Pinned | Space::Trees => {}
+                Space::Pinned | Space::Trees | Space::Receipts => {}
                 Space::Objects if store.damaged.contains(&key[..]) => {}
                 Space::Objects => {
                     let object: Object = codec::decode(value).expect("what is kept can be read");

@@ -123,6 +123,7 @@ impl World {
             max_skew_ms: 60_000,
             retry_window_ms: 60_000,
             max_retry_bytes: 2_500,
+            max_receipt_bytes: 2_500,
             max_ops: MAX_OPS,
             max_op_bytes: MAX_OP_BYTES,
             lost: false,

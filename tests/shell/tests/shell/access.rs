@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rejoin_client::admin::{
-    BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Quota, Scope, SignerKey,
+    BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Quota, ReceiptFilter, Scope, SignerKey,
 };
 use rejoin_client::{Bytes, Client, Error, ErrorKind};
 use rejoin_core::access::{Verb, Whose, allows, least_scope};
@@ -46,6 +46,10 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::Read => bucket.get("k").await.map(|_| ()),
         Verb::Write => bucket.put("k", b"v".to_vec()).blind().await.map(|_| ()),
         Verb::ConflictShow => admin.conflicts(BUCKET).await.map(|_| ()),
+        Verb::FoldUndo => {
+            let filter = ReceiptFilter { undo: true, ..ReceiptFilter::default() };
+            admin.receipts(BUCKET, filter).await.map(|_| ())
+        }
         Verb::BucketShow => admin.buckets().await.map(|_| ()),
         Verb::BucketCreate => admin.create_bucket(fresh, props()).await.map(|_| ()),
         Verb::BucketSet => admin.set_bucket(BUCKET, 99, props()).await.map(|_| ()),

@@ -182,6 +182,7 @@ impl World {
                 max_skew_ms: options.max_skew_ms,
                 retry_window_ms: options.retry_window_ms,
                 max_retry_bytes: options.max_retry_bytes,
+                max_receipt_bytes: options.max_receipt_bytes,
                 max_ops: options.max_ops,
                 max_op_bytes: options.max_ops * OP_BYTES,
                 lost,

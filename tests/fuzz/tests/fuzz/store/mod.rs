@@ -62,6 +62,7 @@ fn row(space: Space, key: &[u8]) -> Vec<u8> {
         Space::Objects => 0,
         Space::Pinned => 1,
         Space::Trees => 4,
+        Space::Receipts => 8,
     };
     [&[space], key].concat()
 }

@@ -1,0 +1,116 @@
+//! Undoes a fold: its inputs take the place of the folded entry, as writes of their own. A person asks for it, with the
+//! inputs from the fold's receipt.
+//!
+//! All inputs are put in one step, and with the folded entry's context. So no reader sees some of them without the
+//! others, and what was written beside the fold stays.
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
+
+use rejoin_proto::client::{Put, Reply};
+use rejoin_proto::receipt::Restoration;
+use rejoin_proto::{Content, ErrorCode, ErrorReply, Object, VersionVector, codec};
+
+use super::Shard;
+use super::copy::{Copy, Place};
+use super::op::{Op, PendingWrite, Step, WritePhase};
+use super::turn::Turn;
+use crate::causal::{self, Write};
+use crate::port::Change;
+use crate::rows::RetryRow;
+
+impl Shard {
+    /// Puts the inputs of a fold in the place of the entry that has exactly the dots that were `seen`.
+    pub(super) fn undo_fold(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, seen: &VersionVector) -> Step {
+        let restoration = match restoration_of(&put) {
+            Ok(restoration) => restoration,
+            Err(error) => return self.finish(turn, &op, Reply::Error(error)),
+        };
+        let tally = match self.reachable_tally(&op, &put) {
+            Ok(tally) => tally,
+            Err(reply) => return self.finish(turn, &op, *reply),
+        };
+        let partition = op.target.partition;
+        self.check_context(turn, partition, seen);
+        let Copy { mut object, row } = match self.load(turn, Place { partition, store_key: &op.target.store_key }) {
+            Ok(copy) => copy,
+            Err(code) => {
+                let error = self.store_error(code);
+                return self.finish(turn, &op, error);
+            }
+        };
+        self.check_claims(turn, partition, seen, &object.context);
+        // Rule: undos find their fold. Whatever was written over it since has seen its inputs.
+        if !has_fold(&object, seen, &restoration) {
+            let message = "the key was written, or folded again, since: the folded value is not what it has now; \
+                           nothing was written";
+            return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::VersionConflict, message)));
+        }
+        let allowed = fits(&op, &object, &restoration).and_then(|()| self.check_quota(&op, &object, &put, seen));
+        if let Err(error) = allowed {
+            return self.finish(turn, &op, Reply::Error(error));
+        }
+        let mut change = Change::default();
+        let mut last = None;
+        for input in restoration.inputs {
+            let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
+            let stamp = self.stamp(turn.now);
+            let (content, expires) = (input.content, input.expires);
+            causal::put(&mut object, Write { seen: seen.clone(), dot, content, stamp, expires });
+            last = Some(dot);
+        }
+        // There are two inputs at least.
+        let Some(dot) = last else { return Step::Done };
+        let view = causal::writers_view(&object, seen, dot);
+        let context = self.config.contexts.seal(&op.target.object, &view);
+        let (retry, epoch) = (op.retry_id(&put), self.retry_epoch(turn.now));
+        self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), epoch }, &mut change);
+        let place = Place { partition, store_key: &op.target.store_key };
+        if let Err(code) = self.store_object(turn, place, &row, &object, change) {
+            self.retries.forget(epoch, partition, retry);
+            let failed =
+                "the coordinating node's store has failed and the node is stopping: the fold may have been undone";
+            let reply = match code {
+                ErrorCode::Stopping => Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed)),
+                code => self.store_error(code),
+            };
+            return self.finish(turn, &op, reply);
+        }
+        self.counters.folds_undone += 1;
+        self.replicate(turn, &op, object, dot, &tally);
+        let write = PendingWrite { put, seen: VersionVector::new() };
+        self.await_acks(turn, op, write, WritePhase::Replicating { dot, tally, context })
+    }
+}
+
+fn restoration_of(put: &Put) -> Result<Restoration, ErrorReply> {
+    let bad = |why: &str| ErrorReply::new(ErrorCode::BadRequest, alloc::format!("no inputs of a fold: {why}"));
+    let Content::Value(encoded) = &put.content else { return Err(bad("a delete has none")) };
+    let restoration: Restoration = codec::decode(encoded).map_err(|error| bad(&error.to_string()))?;
+    if restoration.inputs.len() < 2 { Err(bad("a fold has two or more")) } else { Ok(restoration) }
+}
+
+fn has_fold(object: &Object, seen: &VersionVector, restoration: &Restoration) -> bool {
+    let by = Some(restoration.by);
+    object.entries.iter().any(|entry| entry.folded_by == by && causal::context_of(&entry.dots) == *seen)
+}
+
+/// Whether the object is within its bucket's limits with the inputs in the place of the fold.
+fn fits(op: &Op, object: &Object, restoration: &Restoration) -> Result<(), ErrorReply> {
+    let (bucket, others) = (&op.target.bucket, object.entries.len().saturating_sub(1));
+    let props = &bucket.props;
+    let largest = restoration.inputs.iter().map(|input| input.content.len()).max().unwrap_or_default();
+    // A fold at the limit has as many inputs as an object may have siblings, and one more was written beside it.
+    if restoration.inputs.len() + others > usize::from(props.siblings) + 1 || largest > props.value_bytes as usize {
+        let message = alloc::format!(
+            "with the {} inputs of the fold the object would be above the limits of bucket {}: {} siblings of {} bytes; \
+             nothing was written",
+            restoration.inputs.len(),
+            bucket.name,
+            props.siblings,
+            props.value_bytes
+        );
+        return Err(ErrorReply::new(ErrorCode::TooManySiblings, message));
+    }
+    Ok(())
+}

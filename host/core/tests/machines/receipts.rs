@@ -1,0 +1,198 @@
+//! Receipts of folds: in the record of the fold, bounded in time and bytes, and good for undoing it.
+
+use rejoin_core::port::{Space, Store};
+use rejoin_core::shard::ReceiptsWanted;
+use rejoin_core::view::ClusterView;
+use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Quorum, Record, RecordBody};
+use rejoin_proto::client::{Basis, Get, Put, PutOutcome};
+use rejoin_proto::receipt::{FoldReceipt, KeptReceipt, Restoration, Restored, output_hash};
+use rejoin_proto::{Content, ErrorCode, Hlc, Object, PluginDigest, codec};
+
+use crate::support::cluster::Cluster;
+use crate::support::store::Writes;
+use crate::support::{WALL_MS, bucket, get, layout, object_id, put, with};
+
+const UNDO_MS: u64 = 10_000;
+
+fn props() -> BucketProps {
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal: true,
+        since: Hlc::from_ms(WALL_MS),
+        replaces: false,
+        validates: false,
+    };
+    BucketProps { plugin: Some(activation), w: Quorum::Count(1), fold_undo_ms: UNDO_MS, ..BucketProps::default() }
+}
+
+/// Two writes of a key that have not heard of each other.
+fn write_apart(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u128) {
+    for (at, value) in values.iter().enumerate() {
+        let number = cluster.ask_put(at, put(key, value, request + at as u128));
+        cluster.wire.clear();
+        assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+    }
+}
+
+/// The same, folded by a read at the first node.
+fn fold(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u128) {
+    write_apart(cluster, key, values, request);
+    cluster.get(0, Get { r: Some(Quorum::Count(3)), ..get(key) });
+}
+
+fn kept(cluster: &Cluster, at: usize) -> Vec<KeptReceipt> {
+    let bucket = object_id("").bucket;
+    let wanted = ReceiptsWanted { bucket, object: None, plugin: None, since_ms: 0, from: None, undo: true };
+    let node = &cluster.nodes[at];
+    node.shard.kept_receipts(&node.store, &wanted).expect("a sound store").0
+}
+
+fn undo(kept: &KeptReceipt, request: u128) -> Put {
+    let restored = |entry: &rejoin_proto::Entry| Restored { content: entry.content.clone(), expires: entry.expires };
+    let inputs = kept.receipt.inputs.iter().map(restored).collect();
+    let content = Content::Value(codec::encode(&Restoration { by: kept.receipt.by, inputs }).into());
+    let basis = Basis::Undo(kept.context.clone().expect("it was asked for"));
+    Put { content, basis, ..put("k", "", request) }
+}
+
+fn values(object: &Object) -> Vec<Content> {
+    let mut values: Vec<Content> = object.entries.iter().map(|entry| entry.content.clone()).collect();
+    values.sort();
+    values
+}
+
+#[test]
+pub(crate) fn a_fold_and_its_receipt_are_one_record() {
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let folds = |cluster: &Cluster| {
+        let is_fold = |row: &&rejoin_core::port::Row| {
+            let object = row.value.as_ref().and_then(|row| codec::decode::<Object>(row).ok());
+            row.space == Space::Objects
+                && object.is_some_and(|object| object.entries.iter().any(|entry| entry.folded_by.is_some()))
+        };
+        let changes = cluster.nodes[0].store.changes.iter();
+        changes.filter(|change| change.rows.iter().any(|row| is_fold(&row))).cloned().collect::<Vec<_>>()
+    };
+    let folded = folds(&cluster);
+    assert_eq!(folded.len(), 1);
+    let mut receipts = folded[0].rows.iter().filter(|row| row.space == Space::Receipts);
+    let receipt = receipts.find_map(|row| codec::decode::<FoldReceipt>(row.value.as_ref()?).ok());
+    let receipt = receipt.expect("a receipt in the record of the fold");
+    let entry = cluster.stored(0, "k").entries.remove(0);
+    assert_eq!((&receipt.dots, &receipt.covers, Some(receipt.by)), (&entry.dots, &entry.covers, entry.folded_by));
+    let inputs: Vec<Content> = receipt.inputs.iter().map(|input| input.content.clone()).collect();
+    assert_eq!(inputs, [Content::Value("a".into()), Content::Value("b".into())]);
+    assert_eq!((receipt.output, receipt.fuel_used), (output_hash(b"a,b"), 7));
+    assert_eq!((receipt.object, receipt.until_ms - receipt.at_ms), (object_id("k"), UNDO_MS));
+    // The other owners have the fold by read repair: they have not folded.
+    assert_eq!([0, 1, 2].map(|at| kept(&cluster, at).len()), [1, 0, 0]);
+    assert!(kept(&cluster, 0)[0].live);
+    // Without room neither is written.
+    write_apart(&mut cluster, "other", ["c", "d"], 10);
+    cluster.nodes[0].store.writes = Writes::Full;
+    cluster.get(0, Get { r: Some(Quorum::Count(3)), ..get("other") });
+    assert_eq!((folds(&cluster).len(), cluster.nodes[0].shard.receipt_sums().count), (1, 1));
+}
+
+#[test]
+fn a_bucket_may_do_without_receipts() {
+    let mut cluster = Cluster::new(3, BucketProps { fold_undo_ms: 0, ..props() });
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    assert_eq!((cluster.stored(0, "k").entries.len(), kept(&cluster, 0).len()), (1, 0));
+}
+
+#[test]
+fn a_receipt_is_kept_for_its_time() {
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    cluster.pass(UNDO_MS - 2_000);
+    fold(&mut cluster, "later", ["a", "b"], 10);
+    assert_eq!(kept(&cluster, 0).len(), 2);
+    let store = cluster.nodes[0].store.clone();
+    cluster.restart(0, false, store);
+    cluster.pass(4_000);
+    let left = kept(&cluster, 0);
+    assert_eq!((left.len(), &left[0].receipt.object), (1, &object_id("later")));
+    cluster.pass(UNDO_MS);
+    let sums = cluster.nodes[0].shard.receipt_sums();
+    assert_eq!((sums.count, sums.bytes, sums.given_up), (0, 0, 0));
+    let mut rows = 0;
+    let mut visit = |_: &[u8], _| {
+        rows += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    cluster.nodes[0].store.scan(Space::Receipts, &[], None, &mut visit).expect("a sound store");
+    assert_eq!(rows, 0);
+}
+
+#[test]
+pub(crate) fn receipts_take_no_more_than_they_may() {
+    let mut cluster = Cluster::with_config(3, props(), |config| config.max_receipt_bytes = 1_500);
+    for number in 0..10 {
+        fold(&mut cluster, &format!("k{number}"), ["a", "b"], 10 * number + 1);
+        assert!(cluster.nodes[0].shard.receipt_sums().bytes <= 1_500);
+    }
+    let left: Vec<_> = kept(&cluster, 0).into_iter().map(|kept| kept.receipt.object).collect();
+    let sums = cluster.nodes[0].shard.receipt_sums();
+    assert!(sums.count >= 2 && sums.count + sums.given_up == 10, "{sums:?}");
+    assert_eq!(left.len() as u64, sums.count);
+    assert!(left.contains(&object_id("k9")) && !left.contains(&object_id("k0")), "the oldest go: {left:?}");
+    // One that is too large by itself is not written, and takes nobody's place.
+    fold(&mut cluster, "large", [&"a".repeat(1_000), &"b".repeat(1_000)], 1_000);
+    assert_eq!(cluster.stored(0, "large").entries.len(), 1);
+    let after = cluster.nodes[0].shard.receipt_sums();
+    assert_eq!((after.count, after.given_up), (sums.count, sums.given_up + 1));
+}
+
+#[test]
+fn the_receipts_of_a_reaped_bucket_go() {
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let alive = bucket(props());
+    let RecordBody::Bucket { id, props, past } = alive.body.clone() else { panic!("a bucket") };
+    let body = RecordBody::DeletedBucket { id, props, past, deleted: Deleted { reap_ms: 1, reaped: true } };
+    cluster.show(ClusterView::new(layout(3), &[Record { body, version: 4, ..alive }]));
+    cluster.pass(3_000);
+    assert_eq!(cluster.nodes[0].shard.receipt_sums().count, 0);
+    assert!(kept(&cluster, 0).is_empty());
+}
+
+#[test]
+pub(crate) fn an_undone_fold_has_its_inputs_again_unless_it_was_written_over() {
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let receipt = kept(&cluster, 0).remove(0);
+    cluster.put(1, put("k", "beside", 5));
+    assert_eq!(cluster.put(0, undo(&receipt, 7)).outcome, PutOutcome::Stored);
+    let expected = ["a", "b", "beside"].map(|value| Content::Value(value.into()));
+    for at in 0..3 {
+        let object = cluster.stored(at, "k");
+        assert_eq!(values(&object), expected, "node {at}");
+        assert!(object.entries.iter().all(|entry| entry.folded_by.is_none()));
+    }
+    assert!(!kept(&cluster, 0)[0].live);
+    assert_eq!(cluster.refused(0, undo(&receipt, 8)), ErrorCode::VersionConflict, "it is undone already");
+
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let receipt = kept(&cluster, 0).remove(0);
+    let read = cluster.get(0, get("k"));
+    cluster.put(0, with(&read.context, put("k", "newer", 5)));
+    assert_eq!(cluster.refused(0, undo(&receipt, 7)), ErrorCode::VersionConflict);
+    assert_eq!(values(&cluster.stored(0, "k")), [Content::Value("newer".into())], "nothing comes back");
+}
+
+#[test]
+fn a_retried_undo_is_done_once() {
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let receipt = kept(&cluster, 0).remove(0);
+    let first = undo(&receipt, 7);
+    cluster.put(0, first.clone());
+    let before = cluster.stored(0, "k");
+    cluster.put(0, first);
+    assert_eq!(cluster.stored(0, "k"), before);
+    let malformed = Put { content: Content::Value("no inputs".into()), ..undo(&receipt, 8) };
+    assert_eq!(cluster.refused(0, malformed), ErrorCode::BadRequest);
+}
