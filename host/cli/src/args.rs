@@ -15,11 +15,13 @@ use crate::encryption_args::EncryptionCommand;
 use crate::fold_args::{ExplainArgs, UndoArgs};
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
+use crate::merge_bench_args::MergeBenchArgs;
 use crate::operation_args::{ApplyArgs, QueryArgs};
 use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
 use crate::ready::{self, ReadyMerge};
 use crate::signing_args::{KeygenArgs, SignArgs, SignersCommand};
 use crate::token_args::{TokenCommand, scope};
+use crate::trial_args::{ActivateArgs, DiffArgs, FetchArgs, ShadowArgs};
 use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, some_duration, ttl};
 
 /// A node's default for `module_bytes`.
@@ -467,14 +469,7 @@ pub(crate) enum PluginCommand {
         plugin: String,
     },
     /// Make a plugin the one that merges a bucket, in the place of the one it has
-    Activate {
-        bucket: String,
-        /// Its name, name@version, four digits or more of the beginning of its digest, or none
-        plugin: String,
-        /// Even if not every node is ready: siblings are kept where it is not
-        #[arg(long)]
-        force: bool,
-    },
+    Activate(ActivateArgs),
     /// Give a bucket the plugin back that it had before. The last 100 are known
     Rollback {
         bucket: String,
@@ -512,6 +507,14 @@ pub(crate) enum PluginCommand {
         #[arg(value_name = "SHA256", value_parser = digest)]
         digest: PluginDigest,
     },
+    /// Run a plugin beside the one that merges a bucket and compare, or show what has come of that
+    Shadow(ShadowArgs),
+    /// Compare what two plugins make of the conflicts of a bucket; exit code 1 if it is not the same
+    Diff(DiffArgs),
+    /// Store the component of a plugin in a file
+    Fetch(FetchArgs),
+    /// Measure merges of a component in this process: rate, latency and fuel, and what the fuel costs
+    Bench(MergeBenchArgs),
 }
 
 #[derive(Args, Debug)]

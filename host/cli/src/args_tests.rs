@@ -46,6 +46,12 @@ fn every_verb_is_spelled_as_documented() {
         "delete b k --blind --w 3".into(),
         "plugin activate b cart@1".into(),
         "plugin rollback b --to 0a1b2c".into(),
+        "plugin activate b cart --partitions 10".into(),
+        "plugin activate b --partitions 0".into(),
+        "plugin shadow b cart@2 --share 5".into(),
+        "plugin shadow b --counts --json".into(),
+        "plugin diff b cart@1 cart@2 --limit 9".into(),
+        "plugin fetch cart@2 -o cart.wasm".into(),
         "conflict list b --json".into(),
         "conflict show b k".into(),
         "conflict resolve b k --keep 2 --context abc".into(),
@@ -98,6 +104,8 @@ fn every_verb_is_spelled_as_documented() {
         "plugin run cart.wasm --key ann a b".into(),
         "plugin run cart.wasm --key ann @a.json @b.json --bucket carts --fuel 9 --memory-bytes 65536 --json".into(),
         "plugin run cart.wasm --replay c.json".into(),
+        "plugin bench cart.wasm --siblings 2,8 --bytes 100 --seconds 1 --json".into(),
+        "plugin bench cart.wasm a @b.json --siblings 256".into(),
         "plugin push cart.wasm --name cart".into(),
         "plugin push cart.wasm --unchecked".into(),
         "plugin push cart.wasm --signature cart.sig".into(),
@@ -149,6 +157,9 @@ fn what_contradicts_itself_is_refused() {
         "plugin run a.wasm --key k",
         "plugin run a.wasm a b",
         "plugin run a.wasm a b --replay c.json",
+        "plugin bench a.wasm --siblings 1",
+        "plugin bench a.wasm a b --bytes 100",
+        "plugin bench a.wasm --seconds 0",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }

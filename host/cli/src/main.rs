@@ -25,6 +25,7 @@ mod global;
 mod http;
 mod layout_args;
 mod local_cluster;
+mod merge_bench_args;
 mod operation_args;
 mod output;
 mod processes;
@@ -35,6 +36,7 @@ mod serve;
 mod signals;
 mod signing_args;
 mod token_args;
+mod trial_args;
 mod values;
 
 use std::io::IsTerminal;

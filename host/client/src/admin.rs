@@ -27,6 +27,7 @@ mod records;
 mod signers;
 mod tenants;
 mod tokens;
+mod trials;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,7 @@ pub use rejoin_proto::receipt::{
 };
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::signing::{BadSignature, PluginSignature, Provenance, SignerKey};
+pub use rejoin_proto::trial::{Canary, Shadow, ShadowCounts, ShadowSample, TrialReport};
 pub use rejoin_proto::{
     BucketId, ClusterId, Content, DotSet, Entry, FoldedBy, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest,
     ProfileId, TenantId, ZoneDemand,

@@ -64,11 +64,17 @@ pub enum Verb {
     ClusterChange,
     /// Reads the audit log of a node.
     AuditShow,
+    /// Shows what has come of the shadow of a bucket, without keys and values.
+    ShadowShow,
+    /// Shows keys and values of merges that a shadow was compared on.
+    ShadowSamples,
+    /// Fetches the component of a plugin.
+    PluginFetch,
 }
 
 impl Verb {
     /// All of them, in the order of the book's table.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Read,
         Self::Write,
         Self::ConflictShow,
@@ -95,6 +101,9 @@ impl Verb {
         Self::ClusterShow,
         Self::ClusterChange,
         Self::AuditShow,
+        Self::ShadowShow,
+        Self::ShadowSamples,
+        Self::PluginFetch,
     ];
 
     /// What a request does. `None`: it concerns the connection only, and whoever has one may do it.
@@ -124,7 +133,9 @@ impl Verb {
                 | AdminRequest::LawViolations { .. }
                 | AdminRequest::Receipts(_)
                 | AdminRequest::KeyShow { .. } => Self::ConflictShow,
-                AdminRequest::PluginFetch { .. } => Self::PluginShow,
+                AdminRequest::Trial { samples: false, .. } => Self::ShadowShow,
+                AdminRequest::Trial { samples: true, .. } => Self::ShadowSamples,
+                AdminRequest::PluginFetch { .. } => Self::PluginFetch,
                 AdminRequest::QuotaSet { bucket: Some(_), .. } => Self::BucketQuota,
                 AdminRequest::QuotaSet { bucket: None, .. } => Self::TenantQuota,
                 AdminRequest::BucketCreate { .. } => Self::BucketCreate,
@@ -175,6 +186,9 @@ impl Verb {
             Self::ClusterShow => "show nodes and layouts",
             Self::ClusterChange => "change nodes and layouts",
             Self::AuditShow => "read the audit log",
+            Self::ShadowShow => "show shadows",
+            Self::ShadowSamples => "show samples of shadows",
+            Self::PluginFetch => "fetch plugins",
         }
     }
 
@@ -210,12 +224,23 @@ pub fn allows(scope: Scope, verb: Verb, whose: Whose) -> bool {
         (_, Whose::Other) => false,
         (Scope::TenantAdmin, Whose::Own) => !verb.is_of_the_cluster() && verb != Verb::PluginPushUnchecked,
         (Scope::PluginAuthor, Whose::Own) => {
-            matches!(verb, Verb::BucketShow | Verb::PluginShow | Verb::PluginPush | Verb::PluginRelease)
+            matches!(
+                verb,
+                Verb::BucketShow
+                    | Verb::PluginShow
+                    | Verb::PluginPush
+                    | Verb::PluginRelease
+                    | Verb::ShadowShow
+                    | Verb::PluginFetch
+            )
         }
         (Scope::ReadWrite, Whose::Own) => {
-            matches!(verb, Verb::Read | Verb::Write | Verb::ConflictShow | Verb::BucketShow)
+            let reads = allows(Scope::ReadOnly, verb, whose);
+            reads || verb == Verb::Write
         }
-        (Scope::ReadOnly, Whose::Own) => matches!(verb, Verb::Read | Verb::ConflictShow | Verb::BucketShow),
+        (Scope::ReadOnly, Whose::Own) => {
+            matches!(verb, Verb::Read | Verb::ConflictShow | Verb::BucketShow | Verb::ShadowShow | Verb::ShadowSamples)
+        }
     }
 }
 
@@ -285,9 +310,11 @@ pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(
         RequestBody::Get(get) => grant.limits.admit(&get.bucket, &get.key),
         RequestBody::Put(put) => grant.limits.admit(&put.bucket, &put.key),
         // The node leaves out the keys that it does not admit.
-        RequestBody::Admin(AdminRequest::Conflicts { bucket } | AdminRequest::LawViolations { bucket }) => {
-            grant.limits.admit_bucket(bucket)
-        }
+        RequestBody::Admin(
+            AdminRequest::Conflicts { bucket }
+            | AdminRequest::LawViolations { bucket }
+            | AdminRequest::Trial { bucket, .. },
+        ) => grant.limits.admit_bucket(bucket),
         RequestBody::Admin(AdminRequest::KeyShow { bucket, key }) => grant.limits.admit(bucket, key),
         RequestBody::Admin(AdminRequest::Receipts(query)) => grant.limits.admit_bucket(&query.bucket),
         _ => true,

@@ -23,6 +23,7 @@ mod race;
 mod signers;
 mod tokens;
 mod transcripts;
+mod trials;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};

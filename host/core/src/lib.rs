@@ -23,7 +23,8 @@
 //! ```
 //!
 //! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`copies`], [`quorum`], [`placement`], [`port`],
-//! [`view`], [`shard`], [`exchange`], [`access`], [`quota`], [`fair`], [`control`], [`ring`], [`members`], [`node`].
+//! [`view`], [`trials`], [`shard`], [`exchange`], [`access`], [`quota`], [`fair`], [`control`], [`ring`], [`members`],
+//! [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -53,6 +54,7 @@ pub mod shard;
 mod start;
 pub mod tenants;
 mod tenure;
+pub mod trials;
 pub mod view;
 
 /// The random numbers of all machines. Seeded by the shell, so that a seed is a run.

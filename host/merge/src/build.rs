@@ -1,6 +1,7 @@
 //! Makes components of guest crates: cargo builds the core module, and this process makes the component. It needs no
 //! other tool.
 
+mod bindgen;
 mod cargo;
 
 use std::path::{Path, PathBuf};
@@ -93,11 +94,14 @@ pub fn core_module(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError>
     std::fs::read(&path).map_err(|source| BuildError::Unreadable { path: path.display().to_string(), source })
 }
 
-/// Makes a component of a core module with embedded interface types, as guests built with `rejoin-guest` have.
+/// Makes a component of a core module with embedded interface types, as guests built with `rejoin-guest` have. Imports
+/// that wasm-bindgen has left in it become functions that trap.
 ///
 /// # Errors
 /// [`BuildError::NotAGuest`] if the types are missing, or the module's imports and exports do not match them.
 pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
+    let bare = bindgen::without_imports(core);
+    let core = bare.as_deref().unwrap_or(core);
     let component = ComponentEncoder::default().validate(true).module(core).and_then(|encoder| encoder.encode());
     component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
 }

@@ -37,8 +37,9 @@
 //! component, `intent` reads what its operations mean, and `fixture` stores counterexamples. `law_report` is what comes
 //! of a check, `law_process` checks in a process of its own, and `coverage` tells which code a check has run. `single`
 //! runs one merge, `transcript` has the fixed calls by which nodes compare each other, and `sampled` checks laws again
-//! on a merge that was run. `bundle` has merges of a cluster to be run again. `job_fuel` counts what a job uses.
-//! [`build`] makes components of guest crates, and `builder` reads what has made one.
+//! on a merge that was run. `bundle` has merges of a cluster to be run again. `job_fuel` counts what a job uses, and
+//! `unmetered` measures what fuel costs. [`build`] makes components of guest crates, and `builder` reads what has made
+//! one.
 
 #![deny(unsafe_code)]
 
@@ -75,6 +76,7 @@ mod scan;
 mod single;
 mod transcript;
 mod under_test;
+mod unmetered;
 mod workers;
 
 pub use builder::builder_of;
@@ -109,4 +111,5 @@ pub use sampled::{SampledLaws, SampledMerge, SampledViolation};
 pub use single::SingleMerge;
 pub use transcript::TRANSCRIPT_CASES;
 pub use under_test::PluginUnderTest;
+pub use unmetered::Unmetered;
 pub use workers::TenantShare;

@@ -115,13 +115,23 @@ pub(crate) fn profile_id() -> ProfileId {
 
 /// The engine, with room for a bounded number of instances.
 pub(crate) fn engine(host: &HostConfig) -> Result<Engine, HostError> {
+    pooled(semantics(), host)
+}
+
+/// The engine without fuel and epochs, for measuring what these cost. Nothing ends a call on it.
+pub(crate) fn unmetered_engine(host: &HostConfig) -> Result<Engine, HostError> {
+    let mut config = semantics();
+    config.consume_fuel(false).epoch_interruption(false);
+    pooled(config, host)
+}
+
+fn pooled(mut config: Config, host: &HostConfig) -> Result<Engine, HostError> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(host.instances).total_core_instances(host.instances * PARTS);
     pool.total_memories(host.instances).total_tables(host.instances * PARTS);
     pool.max_core_instances_per_component(PARTS).max_memories_per_component(1).max_tables_per_component(PARTS);
     pool.max_tables_per_module(PARTS).table_elements(TABLE_ELEMENTS).max_memory_size(host.max_memory_bytes);
     pool.linear_memory_keep_resident(64 << 10).max_unused_warm_slots(host.instances);
-    let mut config = semantics();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     // For reading the memory of an instance that has trapped, see `panic_record`.
     config.coredump_on_trap(true);

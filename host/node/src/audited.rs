@@ -67,12 +67,13 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
             (verb, key.to_string(), String::new(), record)
         }
         AdminRequest::KeyShow { .. } => asks("explain"),
-        AdminRequest::PluginFetch { .. } => asks("conflict export"),
         AdminRequest::Receipts(query) if query.undo => {
             let plugin = query.plugin.map(|plugin| format!("folds by {plugin}")).unwrap_or_default();
             ("plugin undo", query.bucket.to_string(), plugin, Subject::Nothing)
         }
         AdminRequest::Receipts(_) => asks("explain"),
+        AdminRequest::Trial { .. } => asks("plugin shadow"),
+        AdminRequest::PluginFetch { .. } => asks("plugin fetch"),
         AdminRequest::ExchangePause(paused) => {
             let verb = if *paused { "exchange pause" } else { "exchange start" };
             (verb, String::new(), String::new(), Subject::Nothing)

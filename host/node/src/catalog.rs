@@ -12,7 +12,7 @@ use rejoin_core::control::{Catalog, CatalogEffect, CatalogEvent, Control, Publis
 use rejoin_core::node::links::LinkEvent;
 use rejoin_core::ring::{RingCommand, RingEvent, staging};
 use rejoin_core::view::ClusterView;
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, ErrorReply, PluginDigest, TenantId, codec};
 use rejoin_store::{ControlFile, FileError};
@@ -261,13 +261,17 @@ impl CatalogTask {
         for (digest, plugin) in self.control.records().filter_map(plugin) {
             named.entry(digest).and_modify(|known| *known = known.joined(plugin)).or_insert(plugin);
         }
-        let active = self.control.records().filter_map(|record| match &record.body {
-            RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
-            RecordBody::DeletedBucket { props, deleted, .. } if !deleted.reaped => {
-                props.plugin.as_ref().map(|activation| activation.plugin)
-            }
+        let in_use = self.control.records().filter_map(|record| match &record.body {
+            RecordBody::Bucket { props, .. } => Some(props),
+            RecordBody::DeletedBucket { props, deleted, .. } if !deleted.reaped => Some(props),
             _ => None,
         });
+        let active = in_use.flat_map(BucketProps::plugins);
+        let shadows = self.control.records().filter_map(|record| match &record.body {
+            RecordBody::Bucket { id, props, .. } => props.shadow.map(|shadow| (*id, shadow)),
+            _ => None,
+        });
+        ctx.plugins.shadows().set(&shadows.collect());
         let deleted = self.control.records().filter_map(|record| match (&record.key, &record.body) {
             (RecordKey::Plugin(tenant, digest), body) if !is_kept(*tenant) || is_reaped(body) => Some(*digest),
             _ => None,

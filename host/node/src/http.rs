@@ -52,6 +52,7 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
     }
     let stored = reports.into_iter().flat_map(|report| report.buckets);
     ctx.metrics.tenants(&quotas::figures(ctx, &view, stored));
+    ctx.metrics.plugins(&ctx.plugins.figures().all());
     let clients = ctx.sessions.count();
     let pool = ctx.plugins.pool();
     let connected: Vec<Connection> = ctx.peers().all().map(|(_, connection)| connection.clone()).collect();

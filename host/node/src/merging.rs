@@ -138,11 +138,15 @@ impl PluginService {
         let kept_siblings = self.0.engine.sentinel.keep(&inputs);
         let (call, key, wanted) =
             (request.call(plugin.clone()), request.job.key.clone(), self.wanted(request.job.deadline_us));
+        let shadow = self.shadows().inputs(&request.job, &inputs, &call, &request.payers);
         let (service, kept) = (self.clone(), SharedRequest::new(request));
         let again = kept.clone();
         let done = move |result: Result<rejoin_merge::Merged, MergeFault>| {
             let Some(mut request) = again.take() else { return };
             request.payers.charge_job(service.0.clock.now().mono_us);
+            if let Some(shadow) = shadow {
+                service.shadow(&request.job, shadow, &result);
+            }
             match result {
                 Ok(merged) => {
                     let (payers, messages) = (&request.payers, &request.messages);
@@ -150,6 +154,8 @@ impl PluginService {
                         RunMerge { job: &request.job, siblings: kept_siblings, merged: &merged, payers, messages };
                     service.sample(request.call(plugin.clone()), ran);
                     service.conflicts().merged(request.job.bucket, &request.job.key);
+                    service.shadows().merged(request.job.bucket, &request.job.key);
+                    service.figures().merged(&request.job, merged.fuel_used);
                     #[allow(clippy::cast_precision_loss)] // A histogram's value.
                     service.0.metrics.merge_fuel.record(merged.fuel_used as f64);
                     request.fuel_used = merged.fuel_used;
@@ -292,6 +298,7 @@ impl PluginService {
     fn fail(&self, request: MergeRequest, error: PluginError) {
         let merge = FailedMerge { job: &request.job, profile: self.profile() };
         self.conflicts().failed(&merge, &error, self.0.clock.now().wall_ms);
+        self.figures().failed(&request.job, error.reason());
         self.count(&request.log_fields(), &error, "a merge gave no result; the siblings are kept");
         request.reply(Err(error));
     }

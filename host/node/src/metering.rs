@@ -329,6 +329,12 @@ impl Drop for InFlight {
 pub(crate) struct FuelPayers(Vec<(Arc<Meter>, Option<u64>)>);
 
 impl FuelPayers {
+    /// Whether none of them owes fuel.
+    pub(crate) fn can_pay(&self, now_us: u64) -> bool {
+        let owes = |meter: &Arc<Meter>| lock(&meter.state).fuel.check(now_us).is_err();
+        !self.0.iter().any(|(meter, most)| most.is_some() && owes(meter))
+    }
+
     /// Charges what a merge has used. One that did not end within its fuel has used all of it.
     pub(crate) fn charge(&self, used: Result<u64, &MergeFault>, now_us: u64) {
         self.charge_fuel(used.unwrap_or_else(burnt), now_us);

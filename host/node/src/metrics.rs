@@ -8,13 +8,14 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 use rejoin_core::exchange::{ExchangeStatus, PairStatus, WalkCounts};
 use rejoin_core::members::Counters;
-use rejoin_proto::NodeId;
 use rejoin_proto::exchange::Sum;
+use rejoin_proto::{BucketId, NodeId};
 
 use crate::encryption::EncryptionState;
 use crate::lock::lock;
 use crate::messages::ShardReport;
 use crate::metering::Totals;
+use crate::plugin_figures::Figures;
 
 /// Upper bounds of the latency buckets, in seconds.
 const SECONDS: &[f64] =
@@ -244,6 +245,41 @@ impl Metrics {
         self.recorder
             .register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA)
             .absolute(report.memo_misses);
+    }
+
+    /// Sets what plugins do, of each bucket and plugin. Their labels are bounded by who makes them.
+    pub(crate) fn plugins(&self, figures: &[(Option<BucketId>, Figures)]) {
+        for (bucket, of) in figures {
+            let label = || {
+                let id = bucket.map_or_else(|| of.bucket.clone(), |id| id.to_string());
+                let labels = [("bucket", of.bucket.clone()), ("bucket_id", id), ("plugin", of.plugin.clone())];
+                labels.map(|(name, value)| Label::new(name, value)).to_vec()
+            };
+            let and = |name: &'static str, value: &'static str| {
+                let mut labels = label();
+                labels.push(Label::new(name, value));
+                labels
+            };
+            let total = |metric: &'static str, labels, value: u64| {
+                self.recorder.register_counter(&Key::from_parts(metric, labels), &METADATA).absolute(value);
+            };
+            total("rejoin_plugin_merges_total", label(), of.merges);
+            total("rejoin_plugin_memo_hits_total", label(), of.memo_hits);
+            total("rejoin_plugin_siblings_in_total", label(), of.siblings_in);
+            total("rejoin_plugin_siblings_out_total", label(), of.siblings_out);
+            for (reason, count) in &of.faults {
+                total("rejoin_plugin_faults_total", and("reason", reason), *count);
+            }
+            for (result, count) in &of.shadow {
+                total("rejoin_plugin_shadow_total", and("result", result), *count);
+            }
+            for (quantile, permille) in [("0.5", 500), ("0.99", 990)] {
+                if let Some(fuel) = of.fuel(permille) {
+                    self.gauge(Key::from_parts("rejoin_plugin_fuel", and("quantile", quantile)), fuel);
+                    self.gauge(Key::from_parts("rejoin_plugin_fuel_limit", label()), of.fuel_limit);
+                }
+            }
+        }
     }
 
     /// Sets what tenants use. Their labels are bounded by who makes them.

@@ -20,7 +20,7 @@ use rejoin_proto::client::{
     AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
 };
 use rejoin_proto::signing::{MAX_BUILDER_BYTES, Provenance};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginSignature, TenantId};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, PluginSignature, TenantId};
 
 use crate::caller::Caller;
 use crate::context::NodeContext;
@@ -47,9 +47,9 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::Layout(request) => layouts::run(ctx, request).await,
         AdminRequest::List(kind) => return list(ctx, kind, caller).await,
         AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. }
-            if uses_removed_plugin(ctx, &props) =>
+            if removed_plugin(ctx, &props).is_some() =>
         {
-            Reply::Error(removed_plugin(&props))
+            Reply::Error(removed_plugin(ctx, &props).unwrap_or_else(stopping))
         }
         AdminRequest::BucketCreate { name, props } => {
             change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await
@@ -105,7 +105,8 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::LawViolations { bucket } => sentinel::list(ctx, caller, &bucket),
         AdminRequest::Receipts(query) => receipts::page(ctx, caller, *query).await,
         AdminRequest::KeyShow { bucket, key } => receipts::key(ctx, caller, &bucket, key).await,
-        AdminRequest::PluginFetch { digest } => receipts::module(ctx, caller, digest),
+        AdminRequest::Trial { bucket, samples } => trial(ctx, caller, &bucket, samples),
+        AdminRequest::PluginFetch { digest } => fetched(ctx, caller, &digest),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -210,15 +211,35 @@ pub(crate) fn stopping() -> ErrorReply {
     ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another")
 }
 
-/// Whether a bucket would get a plugin that no node has any more.
-fn uses_removed_plugin(ctx: &NodeContext, props: &BucketProps) -> bool {
-    props.plugin.as_ref().is_some_and(|activation| ctx.plugins.is_removed(&activation.plugin))
+/// A plugin that a bucket would get and that no node has any more.
+fn removed_plugin(ctx: &NodeContext, props: &BucketProps) -> Option<ErrorReply> {
+    let digest = props.plugins().find(|plugin| ctx.plugins.is_removed(plugin))?;
+    let message = format!("plugin {digest} was removed, since no bucket used it and others were pushed: push it again");
+    Some(ErrorReply::new(ErrorCode::NotFound, message))
 }
 
-fn removed_plugin(props: &BucketProps) -> ErrorReply {
-    let digest = props.plugin.as_ref().map(|activation| activation.plugin.to_string()).unwrap_or_default();
-    let message = format!("plugin {digest} was removed, since no bucket used it and others were pushed: push it again");
-    ErrorReply::new(ErrorCode::NotFound, message)
+/// The component of a plugin of the caller's tenant.
+fn fetched(ctx: &NodeContext, caller: &Caller, digest: &PluginDigest) -> Reply {
+    let is_known = ctx.cluster_view().plugin_name(caller.tenant, digest).is_some();
+    let missing = |why: &str| Reply::Error(ErrorReply::new(ErrorCode::NotFound, format!("{why} {digest}")));
+    // What another tenant has pushed is not told of.
+    if !is_known {
+        return missing("there is no plugin");
+    }
+    ctx.plugins.bytes(digest).map_or_else(|| missing("this node does not have the component of plugin"), Reply::Module)
+}
+
+/// What this node knows of a bucket's shadow, as far as the caller's token opens the keys.
+fn trial(ctx: &NodeContext, caller: &Caller, bucket: &Name, samples: bool) -> Reply {
+    let view = ctx.cluster_view();
+    let Some(known) = view.bucket_named(caller.tenant, bucket) else {
+        return Reply::Error(ErrorReply::new(ErrorCode::NotFound, format!("there is no bucket {bucket}")));
+    };
+    let mut report = ctx.plugins.shadows().report(known.id, ctx.config.name.clone(), samples);
+    let limits = &caller.principal.grant.limits;
+    report.samples.retain(|sample| limits.admit(bucket, &sample.key));
+    report.keys.retain(|key| limits.admit(bucket, key));
+    Reply::Trial(Box::new(report))
 }
 
 /// Compiles a plugin, checks its laws and stores it, then adds it to the catalog.

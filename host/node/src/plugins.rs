@@ -31,6 +31,8 @@ use crate::failure_log::FailureLog;
 use crate::faults::{Faults, SeemingEngine};
 use crate::lock::lock;
 use crate::metrics::Metrics;
+use crate::plugin_figures::PluginFigures;
+use crate::shadowing::Shadows;
 use crate::transcripts::{cut, difference, recorded};
 
 /// The pause before a plugin is compiled again that failed for a reason of this machine. It doubles with each failure,
@@ -61,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) failures: FailureLog,
     conflicts: ConflictInbox,
     faults: Faults,
+    shadows: Shadows,
+    figures: PluginFigures,
 }
 
 /// The state of each plugin. It has only plugins that the catalog names or that are being pushed.
@@ -338,6 +342,8 @@ impl PluginService {
             failures: FailureLog::default(),
             conflicts: ConflictInbox::default(),
             faults,
+            shadows: Shadows::default(),
+            figures: PluginFigures::default(),
         }))
     }
 
@@ -352,6 +358,14 @@ impl PluginService {
     /// The profile of the engine.
     pub(crate) fn profile(&self) -> ProfileId {
         self.0.engine.pool.host().profile()
+    }
+
+    pub(crate) fn shadows(&self) -> &Shadows {
+        &self.0.shadows
+    }
+
+    pub(crate) fn figures(&self) -> &PluginFigures {
+        &self.0.figures
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -381,18 +395,18 @@ impl PluginService {
 
     /// See [`recorded`].
     pub(crate) fn recorded(&self, tenant: TenantId, body: &RecordBody) -> (Option<Transcript>, Option<TenantId>) {
-        recorded(self.profile(), tenant, body)
+        recorded(self.compared_profile(), tenant, body)
     }
 
     /// The profile of the engine by which transcripts are compared.
-    fn profile(&self) -> ProfileId {
+    fn compared_profile(&self) -> ProfileId {
         let ProfileId(own) = self.pool().host().profile();
         ProfileId(if self.0.faults.engine() == SeemingEngine::Other { !own } else { own })
     }
 
     /// The transcript of a plugin that was loaded here.
     fn transcript_of(&self, plugin: &Plugin) -> Option<Transcript> {
-        let mut transcript = Transcript { profile: self.profile(), ..plugin.transcript()? };
+        let mut transcript = Transcript { profile: self.compared_profile(), ..plugin.transcript()? };
         if self.0.faults.engine() == SeemingEngine::Wrong {
             transcript.hash[0] ^= 1;
         }
@@ -509,7 +523,7 @@ impl PluginService {
         table.wanted.iter().filter(|digest| table.lacks(digest) && !table.compiling.contains(digest)).copied().collect()
     }
 
-    /// A module's bytes, for a peer that asks.
+    /// A module's bytes, for a peer or a client that asks.
     pub(crate) fn bytes(&self, digest: &PluginDigest) -> Option<Bytes> {
         self.0.modules.get(digest).ok().flatten().filter(|bytes| digest_of(bytes) == *digest)
     }

@@ -10,7 +10,7 @@ use rejoin_core::shard::{ReceiptsWanted, Shard};
 use rejoin_proto::client::Reply;
 use rejoin_proto::hash::MAX_KEY_BYTES;
 use rejoin_proto::receipt::{KeyReport, ReceiptPage, ReceiptQuery};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, ObjectId, PluginDigest};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, ObjectId};
 use rejoin_store::ShardStore;
 
 use crate::caller::Caller;
@@ -135,18 +135,6 @@ pub(crate) async fn key(ctx: &NodeContext, caller: &Caller, bucket: &Name, key: 
         profile: ctx.plugins.profile(),
         failures: ctx.plugins.conflicts().failures(object.bucket, &object.key),
     }))
-}
-
-/// The component of a plugin of the caller's tenant.
-pub(crate) fn module(ctx: &NodeContext, caller: &Caller, digest: PluginDigest) -> Reply {
-    let is_known = ctx.cluster_view().plugin_name(caller.tenant, &digest).is_some();
-    match ctx.plugins.bytes(&digest).filter(|_| is_known) {
-        Some(module) => Reply::Module(module),
-        None => {
-            let message = format!("{} does not have plugin {digest}, or not yet", ctx.config.name);
-            Reply::Error(ErrorReply::new(ErrorCode::NotFound, message))
-        }
-    }
 }
 
 #[cfg(test)]

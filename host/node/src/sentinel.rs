@@ -134,7 +134,9 @@ impl Sentinel {
         let mut state = lock(&self.state);
         if !state.counted.contains_key(&bucket) && state.counted.len() >= MAX_BUCKETS {
             let least = state.counted.iter().min_by_key(|(_, counted)| counted.checked_us).map(|(bucket, _)| *bucket);
-            least.iter().for_each(|bucket| drop(state.counted.remove(bucket)));
+            if let Some(least) = least {
+                state.counted.remove(&least);
+            }
         }
         let counted = state.counted.entry(bucket).or_default();
         counted.merges += 1;

@@ -13,6 +13,7 @@ use crate::id::{BucketId, Name, PluginDigest, ProfileId, TenantId};
 use crate::layout::MAX_OWNERS;
 use crate::quota::Quota;
 use crate::signing::{Provenance, SignerKey};
+use crate::trial::{Canary, MAX_CANARY_PERCENT, MAX_SHADOW_PERCENT, Shadow};
 
 /// The default of [`BucketProps::value_bytes`].
 pub const DEFAULT_VALUE_BYTES: u32 = 1024 * 1024;
@@ -121,6 +122,10 @@ pub struct BucketProps {
     pub zones: u8,
     /// For how many milliseconds the receipt of a fold is kept. 0: folds leave none.
     pub fold_undo_ms: u64,
+    /// The plugin that merges a share of the keys in the place of `plugin`.
+    pub canary: Option<Canary>,
+    /// The plugin that is compared with the one that merges.
+    pub shadow: Option<Shadow>,
 }
 
 /// The active plugin of a bucket.
@@ -190,6 +195,8 @@ impl Default for BucketProps {
             fold_delay_ms: 24 * 60 * 60 * 1000,
             zones: 1,
             fold_undo_ms: 7 * 24 * 60 * 60 * 1000,
+            canary: None,
+            shadow: None,
         }
     }
 }
@@ -212,11 +219,13 @@ impl BucketProps {
     }
 
     /// The incarnation of a bucket that is made with these properties ([`BucketId::derive`]): nodes that make a bucket
-    /// of one name with the same properties make the same bucket. The time of the plugin's activation does not count.
+    /// of one name with the same properties make the same bucket. The times of activations do not count.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        let plugin = self.plugin.map(|plugin| Activation { since: Hlc::default(), replaces: false, ..plugin });
-        let props = Self { plugin, ..self.clone() };
+        let timeless = |plugin| Activation { since: Hlc::default(), replaces: false, ..plugin };
+        let canary = self.canary.map(|canary| Canary { plugin: timeless(canary.plugin), ..canary });
+        let shadow = self.shadow.map(|shadow| Shadow { since: Hlc::default(), ..shadow });
+        let props = Self { plugin: self.plugin.map(timeless), canary, shadow, ..self.clone() };
         let bytes = postcard::to_allocvec(&props).unwrap_or_default();
         xxhash_rust::xxh3::xxh3_64(&bytes)
     }
@@ -267,15 +276,28 @@ impl BucketProps {
         if self.ttl_ms == Some(0) {
             return bad("ttl", String::from("longer than nothing"));
         }
+        if self.canary.is_some_and(|canary| !(1..=MAX_CANARY_PERCENT).contains(&canary.percent)) {
+            return bad("the share of a canary", alloc::format!("1 to {MAX_CANARY_PERCENT} percent"));
+        }
+        if self.shadow.is_some_and(|shadow| !(1..=MAX_SHADOW_PERCENT).contains(&shadow.percent)) {
+            return bad("the share of a shadow", alloc::format!("1 to {MAX_SHADOW_PERCENT} percent"));
+        }
         Ok(())
     }
 
-    /// Whether reads fold at that wall time. Without a plugin they never do. For `fold_delay_ms` after a plugin has
-    /// replaced another one, only the sibling limit forces a fold.
+    /// Whether what that plugin of the bucket merges is stored at once, at that wall time. For `fold_delay_ms` after a
+    /// plugin has replaced another one, only the sibling limit forces a fold.
     #[must_use]
-    pub fn folds_at_once(&self, now_ms: u64) -> bool {
-        let settled = |a: &Activation| !a.replaces || now_ms >= a.since.ms().saturating_add(self.fold_delay_ms);
-        self.plugin.as_ref().is_some_and(|a| a.self_causal && settled(a))
+    pub fn folds_at_once(&self, by: &Activation, now_ms: u64) -> bool {
+        let settled = !by.replaces || now_ms >= by.since.ms().saturating_add(self.fold_delay_ms);
+        by.self_causal && settled
+    }
+
+    /// The plugins that the bucket uses: the one that merges, the canary, and the shadow.
+    pub fn plugins(&self) -> impl Iterator<Item = PluginDigest> {
+        let active = self.plugin.map(|active| active.plugin);
+        let canary = self.canary.map(|canary| canary.plugin.plugin);
+        [active, canary, self.shadow.map(|shadow| shadow.plugin)].into_iter().flatten()
     }
 }
 
@@ -386,6 +408,7 @@ pub enum RecordBody {
         unchecked: Option<Name>,
         /// As in [`RecordBody::Plugin`].
         transcripts: Vec<Transcript>,
+        /// As in [`RecordBody::Plugin`].
         provenance: Option<Box<Provenance>>,
         /// How far it is gone.
         deleted: Deleted,

@@ -1,6 +1,7 @@
 //! What a node notes of merges that failed, and of those that break a law.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -19,7 +19,7 @@
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`encoded`], [`hash`], [`address`], [`layout`], [`ring`],
 //! [`catalog`], [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`],
-//! [`receipt`], [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`receipt`], [`trial`], [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -50,6 +50,7 @@ pub mod quota;
 pub mod receipt;
 pub mod ring;
 pub mod signing;
+pub mod trial;
 
 pub use address::{Address, BadAddress};
 pub use causal::{DotSet, DotSpan, VersionVector};

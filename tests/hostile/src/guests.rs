@@ -210,6 +210,23 @@ pub fn validating() -> Vec<u8> {
     component(&core(memory, REALLOC, &validate, body), "hostile", "world hostile { export merger; export validator; }")
 }
 
+/// A plugin that merges as [`first`] does and exports another interface as well, whose functions are in `more`.
+#[must_use]
+pub fn also(interface: &str, more: &str) -> Vec<u8> {
+    let body = "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))";
+    let memory = r#"(memory (export "memory") 128)"#;
+    let world = format!("world hostile {{ export merger; export {interface}; }}");
+    component(&core(memory, REALLOC, more, body), "hostile", &world)
+}
+
+/// Wants an interface of the world around it.
+#[must_use]
+pub fn importing_an_interface() -> Vec<u8> {
+    let core =
+        core(r#"(import "wall" "now" (func (result i64)))"#, &format!("{MEMORY} {REALLOC}"), "", "(i32.const 1024)");
+    component(&core, "wants", "world wants { import wall: interface { now: func() -> u64; } export merger; }")
+}
+
 /// Wants a clock.
 #[must_use]
 pub fn importing() -> Vec<u8> {

@@ -4,11 +4,13 @@
 //! that makes real components makes components of them.
 //!
 //! `guests` misbehave when they run, `lawless` break a law, `bombs` are expensive to compile, `oddities` have strange
-//! content, `costly` burn fuel.
+//! content, `costly` burn fuel. `corpus` lists them by name with what must come of each, `cost` measures that.
 
 #![forbid(unsafe_code)]
 
 pub mod bombs;
+pub mod corpus;
+pub mod cost;
 pub mod costly;
 pub mod guests;
 pub mod lawless;

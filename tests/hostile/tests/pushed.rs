@@ -77,63 +77,6 @@ impl Door {
 }
 
 #[test]
-fn what_other_engines_can_do_is_refused_by_its_name() {
-    let door = Door::new();
-    for (what, field, words) in [
-        ("garbage collection", "(core module (type (struct (field i32))))", "gc"),
-        ("references to functions", "(core module (type $f (func)) (func (param (ref $f))))", "reference"),
-        ("threads", "(core module (memory 1 1 shared))", "threads"),
-        ("atomics", "(core module (memory 1) (func (drop (i32.atomic.load (i32.const 0)))))", "threads"),
-        ("exceptions", "(core module (tag $t) (func (throw $t)))", "exceptions"),
-        ("64-bit memory", "(core module (memory i64 1))", "memory64"),
-        ("several memories", "(core module (memory 1) (memory 1))", "multi"),
-        ("tail calls", "(core module (func $f (return_call $f)))", "tail calls"),
-        (
-            "relaxed vectors",
-            "(core module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))",
-            "relaxed",
-        ),
-        ("pages of other sizes", "(core module (memory 1 (pagesize 1)))", "page"),
-        (
-            "wide arithmetic",
-            "(core module (func (param i64) (i64.mul_wide_u (local.get 0) (local.get 0)) drop drop))",
-            "wide",
-        ),
-        ("streams", "(type (stream u8))", "async"),
-        ("futures", "(type (future u8))", "async"),
-        ("error contexts", "(type error-context)", "error-context"),
-    ] {
-        door.refuses(what, oddities::beside(field), words);
-    }
-    door.close();
-}
-
-#[test]
-fn types_that_grow_are_refused_and_named() {
-    let door = Door::new();
-    for kind in ["tuple", "record", "variant", "result", "list"] {
-        door.refuses(kind, oddities::beside(&oddities::doubling(kind, 40)), "type");
-    }
-    // As much as the engine reads, in a function that it has to make adapters for.
-    for kind in ["tuple", "result"] {
-        door.refuses(kind, oddities::lifted(kind, 16), "is not what this host expects");
-    }
-    for (what, field, words) in [
-        ("records", oddities::type_of("record", r#"(field "f#" u8)"#, 20_000), "record"),
-        ("variants", oddities::type_of("variant", r#"(case "c#")"#, 20_000), "variant"),
-        ("flags", oddities::type_of("flags", r#""f#" "#, 5_000), "flag"),
-        ("enums", oddities::type_of("enum", r#""e#" "#, 20_000), "enum"),
-        ("tuples", oddities::type_of("tuple", "u8 ", 20_000), "tuple"),
-        ("lists", "(type (list u8))".repeat(20_000), "types"),
-        ("core types", "(core type (func))".repeat(20_000), "types"),
-        ("a long name", format!(r#"(type (record (field "{}" u8)))"#, "n".repeat(200_000)), "string"),
-    ] {
-        door.refuses(what, oddities::beside(&field), words);
-    }
-    door.close();
-}
-
-#[test]
 fn what_would_be_made_too_often_is_counted_through_aliases() {
     let door = Door::new();
     door.refuses("modules of the outer component", oddities::alone(&oddities::outer_modules(10, 20)), "instances");

@@ -4,6 +4,7 @@ use rejoin_guest::{Dot, Native, Operator};
 use rejoin_laws::{Case, CheckConfig, Merge, Rng, Sampler, check};
 use rejoin_merge::{MergeFault, OperationDot, PluginUnderTest, Refusal};
 use rejoin_plugin_counter::Plugin as Counter;
+use rejoin_plugin_document::Plugin as Document;
 use rejoin_plugin_last_writer::Plugin as LastWriter;
 use rejoin_plugin_leaderboard::Plugin as Leaderboard;
 use rejoin_plugin_metadata::Plugin as Record;
@@ -91,4 +92,16 @@ fn the_last_writer_wins_whatever_the_values_are() {
     let component = component::on_a_host(&component::built("last-writer"));
     describes_itself(&component, "last-writer", false, false);
     laws_hold(&Native::<LastWriter>::default(), &component, 200);
+}
+
+/// It is no ready-made merge: its operations are the updates of Yjs, which nobody types.
+#[test]
+fn a_document_of_yjs() {
+    /// Client 3908401244 has typed "abc" into the text `test`.
+    const UPDATE: &[u8] = &[1, 1, 220, 240, 237, 172, 15, 0, 4, 1, 4, 116, 101, 115, 116, 3, 97, 98, 99, 0];
+    let native = Native::<Document>::with_validator();
+    let component = component::on_a_host(&component::built("document"));
+    describes_itself(&component, "document", true, true);
+    laws_hold(&native, &component, 100);
+    operates::<Document>(&component, UPDATE, b"");
 }

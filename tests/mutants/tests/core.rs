@@ -75,6 +75,8 @@ mod support;
 mod tenures;
 #[path = "../../../host/core/tests/machines/trees.rs"]
 mod trees;
+#[path = "../../../host/core/tests/machines/trials.rs"]
+mod trials;
 #[path = "../../../host/core/tests/machines/validation.rs"]
 mod validation;
 #[path = "../../../host/core/tests/machines/views.rs"]
@@ -339,6 +341,11 @@ fn catcher(rule: Rule) -> fn() {
         Rule::LossesBeginGaps => gaps::a_loss_that_the_store_reports_begins_a_gap,
         Rule::GapsAreWalkedInFull => gaps::a_gap_is_walked_with_whole_hashes,
         Rule::InvalidIsNotWritten => validation::a_value_that_the_plugin_refuses_is_not_written,
+        Rule::CanariesHaveAShareOfTheKeys => trials::a_canary_merges_its_share_of_the_keys_at_every_node,
+        Rule::CanariesFoldLate => trials::what_a_canary_merges_is_stored_only_at_the_limit_until_its_delay_is_over,
+        Rule::CanariesReplace => trials::a_canary_replaces_another_plugin_and_ends_when_that_is_changed,
+        Rule::BothVersionsValidate => trials::a_value_must_please_both_versions_while_a_canary_runs,
+        Rule::UsedPluginsAreNotDeleted => trials::a_plugin_that_is_on_trial_is_not_deleted,
         Rule::OperationsTakeTurns => {
             operations::operations_on_one_key_run_one_after_the_other_and_each_sees_those_before
         }

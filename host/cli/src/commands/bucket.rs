@@ -216,6 +216,8 @@ fn show(out: Output, bucket: &BucketInfo, layout: &LayoutStatus) -> Result<(), F
         ("sloppy", if shape.sloppy { "yes" } else { "no (strict)" }.to_owned()),
         ("zones", shape.zones.to_string()),
         ("plugin", shape.plugin.unwrap_or_else(none)),
+        ("canary", shape.canary.map_or_else(none, |canary| canary.to_string())),
+        ("shadow", shape.shadow.map_or_else(none, |shadow| shadow.to_string())),
         ("self-causal", yes_or_no(shape.self_causal).to_owned()),
         ("validates", yes_or_no(shape.validates).to_owned()),
         ("ttl", shape.ttl_ms.map_or_else(none, |ms| format!("{ms} ms"))),

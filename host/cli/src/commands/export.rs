@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use rejoin_client::admin::{Admin, KeptReceipt, KeyReport, MergeLimits, PluginDigest, ReceiptFilter, siblings_of};
+use rejoin_client::admin::{KeptReceipt, KeyReport, MergeLimits, PluginDigest, ReceiptFilter, siblings_of};
 use rejoin_client::{Bytes, Client, Object};
 use rejoin_merge::{Bundle, BundledMerge, BundledOutcome, MergeSource};
 use rejoin_proto::catalog::fuel_for;
@@ -58,7 +58,11 @@ pub(crate) async fn run(
             .next(format!("`rejoin explain {bucket} {}` says what there is", key.typed())));
     }
     let plugins: BTreeSet<PluginDigest> = merges.iter().map(|merge| merge.plugin).collect();
-    let components = components(&admin, &plugins).await?;
+    let mut components = Vec::new();
+    for plugin in &plugins {
+        let fetched = admin.fetch_plugin(*plugin).await;
+        components.push(fetched.map_err(|error| Failure::from(error).during("the component of the plugin"))?);
+    }
     let bundle =
         Bundle { bucket: bucket.to_owned(), key: key.bytes().to_vec().into(), made_ms: now_ms(), merges, components };
     let file = output.unwrap_or_else(|| Path::new(bucket).with_extension("merges"));
@@ -143,14 +147,4 @@ async fn current(
         },
         outcome,
     }))
-}
-
-async fn components(admin: &Admin, plugins: &BTreeSet<PluginDigest>) -> Result<Vec<Vec<u8>>, Failure> {
-    let mut components = Vec::new();
-    for plugin in plugins {
-        let fetched = admin.plugin_component(*plugin).await;
-        let fetched = fetched.map_err(|error| Failure::from(error).during("the component of the plugin"))?;
-        components.push(fetched.to_vec());
-    }
-    Ok(components)
 }

@@ -228,6 +228,10 @@ pub(crate) struct Bucket {
     pub(crate) memory_bytes: u32,
     pub(crate) fold_delay_ms: u64,
     pub(crate) fold_undo_ms: u64,
+    /// The plugin that merges a share of the keys in the place of `plugin`.
+    pub(crate) canary: Option<Trial>,
+    /// The plugin that is compared with the one that merges.
+    pub(crate) shadow: Option<Trial>,
     /// The plugins that it had before, the latest last.
     pub(crate) past_plugins: Vec<PastPlugin>,
     /// Until when it can be restored, if it is deleted.
@@ -235,6 +239,21 @@ pub(crate) struct Bucket {
     /// For people.
     #[serde(skip)]
     pub(crate) state: String,
+}
+
+/// A plugin on trial in a bucket.
+#[derive(Serialize, Debug)]
+pub(crate) struct Trial {
+    pub(crate) plugin: String,
+    /// The share of the keys.
+    pub(crate) percent: u8,
+    pub(crate) since_ms: u64,
+}
+
+impl std::fmt::Display for Trial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {} % of the keys", self.plugin, self.percent)
+    }
 }
 
 /// A plugin that a bucket had before.
@@ -299,6 +318,16 @@ impl From<&BucketInfo> for Bucket {
             memory_bytes: props.memory_bytes,
             fold_delay_ms: props.fold_delay_ms,
             fold_undo_ms: props.fold_undo_ms,
+            canary: props.canary.map(|canary| Trial {
+                plugin: canary.plugin.plugin.to_string(),
+                percent: canary.percent,
+                since_ms: canary.plugin.since.ms(),
+            }),
+            shadow: props.shadow.map(|shadow| Trial {
+                plugin: shadow.plugin.to_string(),
+                percent: shadow.percent,
+                since_ms: shadow.since.ms(),
+            }),
             past_plugins: bucket
                 .past_plugins
                 .iter()

@@ -1,6 +1,7 @@
-//! `plugin build|list`; [`push`] has `plugin push`, [`show`] has `plugin show`,
-//! [`new`] has `plugin new`, [`laws`] has `plugin test`, [`one`] has `plugin run`, [`signing`] has
-//! `plugin keygen|sign`, [`replay`] and [`undo`] have those.
+//! `plugin build|list`; [`push`] has `plugin push`, [`show`] has `plugin show`, [`activation`] has
+//! `plugin activate|rollback`, [`trial`] has `plugin shadow|fetch`, [`diff`] has `plugin diff`, [`new`] has
+//! `plugin new`, [`laws`] has `plugin test`, [`one`] has `plugin run`, [`merge_bench`] has `plugin bench`, [`signing`]
+//! has `plugin keygen|sign`, [`replay`] and [`undo`] have those.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,9 @@ use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
 use crate::commands::delete;
 use crate::commands::json::Plugin;
-use crate::commands::{activation, laws, new, push, readiness, replay, run as one, show, signing, undo};
+use crate::commands::{
+    activation, diff, laws, merge_bench, new, push, readiness, replay, run as one, show, signing, trial, undo,
+};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
@@ -27,6 +30,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             make(out, |component| compile(&compiler(module_bytes), &limits, component), &dir, output, offline)
         }
         PluginCommand::Test(args) => laws::run(out, &compiler(args.module_bytes), &args),
+        PluginCommand::Bench(args) => merge_bench::run(out, &compiler(args.module_bytes), &args),
         PluginCommand::Run(args) => one::run(global, out, &compiler(args.module_bytes), &args).await,
         PluginCommand::Push { file, name, unchecked, counterexample, signature } => {
             push::run(global, out, (&file, signature.as_deref()), name, (unchecked, counterexample)).await
@@ -40,9 +44,10 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             Ok(())
         }
         PluginCommand::Release { digest } => release(global, out, digest).await,
-        PluginCommand::Activate { bucket, plugin, force } => {
-            activation::activate(global, out, (&bucket, &plugin), force).await
-        }
+        PluginCommand::Activate(args) => activation::activate(global, out, &args).await,
+        PluginCommand::Shadow(args) => trial::shadow(global, out, &args).await,
+        PluginCommand::Diff(args) => diff::run(global, out, &args).await,
+        PluginCommand::Fetch(args) => trial::fetch(global, out, &args).await,
         PluginCommand::Rollback { bucket, to, force } => {
             activation::roll_back(global, out, (&bucket, to.as_deref()), force).await
         }

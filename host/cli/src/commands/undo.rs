@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{Entry, KeptReceipt, Name, PluginDigest, ReceiptFilter};
+use rejoin_client::admin::{Entry, KeptReceipt, Name, ReceiptFilter};
 
-use crate::commands::activation::digest;
 use crate::commands::json::text;
 use crate::commands::token::now_ms;
+use crate::commands::trial::digest;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::fold_args::UndoArgs;
@@ -119,7 +119,7 @@ fn plan(answers: &[(Name, KeptReceipt)]) -> Plan<'_> {
         for kept in of_key.iter().filter(|kept| kept.live) {
             let mut inputs = Vec::new();
             expand(&of_key, &kept.receipt.inputs, &mut used, &mut inputs);
-            undos.push(Undo { kept: *kept, inputs });
+            undos.push(Undo { kept, inputs });
         }
         let is_gone = |(at, kept): &(usize, &KeptReceipt)| !kept.live && !used.contains(at);
         skipped.extend(of_key.iter().copied().enumerate().filter(is_gone).map(|(_, kept)| kept));
@@ -164,7 +164,7 @@ fn print(out: Output, done: &[UndoneJson]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_client::admin::{Content, DotSet, FoldedBy, MergeLimits, ProfileId};
+    use rejoin_client::admin::{Content, DotSet, FoldedBy, MergeLimits, PluginDigest, ProfileId};
     use rejoin_proto::receipt::FoldReceipt;
     use rejoin_proto::{ActorId, BucketId, DotSpan, Hlc, NodeId, ObjectId, TenantId};
 

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 
 impl Admin {
     /// Makes a plugin that was pushed the one that merges a bucket, in place of the one it has. `None` takes that away:
-    /// readers get all siblings. A bucket that has the plugin already stays as it is.
+    /// readers get all siblings. A bucket that has the plugin already stays as it is. A canary ends.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -22,16 +22,17 @@ impl Admin {
     /// is quarantined; else as [`Admin::set_bucket`].
     pub async fn activate_plugin(&self, bucket: &str, plugin: Option<PluginDigest>) -> Result<BucketInfo> {
         let mut info = self.bucket(bucket).await?;
-        if info.props.plugin.map(|active| active.plugin) == plugin {
+        if info.props.plugin.map(|active| active.plugin) == plugin && info.props.canary.is_none() {
             return Ok(info);
         }
-        info.props.plugin = plugin.map(activation);
+        (info.props.plugin, info.props.canary) = (plugin.map(activation), None);
         self.set_bucket(bucket, info.version, info.props).await
     }
 
     /// Gives a bucket the plugin back that it had before its last activation, or the latest earlier one with that
     /// digest. It may also have had none. The last 100 are known ([`BucketInfo::past_plugins`]). A rollback is an
-    /// activation like any other: the next one without a digest takes it back.
+    /// activation like any other: the next one without a digest takes it back. While a canary runs, a rollback without
+    /// a digest ends that, and the bucket keeps its plugin.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -44,6 +45,9 @@ impl Admin {
     /// [`Admin::activate_plugin`].
     pub async fn roll_back_plugin(&self, bucket: &str, to: Option<PluginDigest>) -> Result<BucketInfo> {
         let mut info = self.bucket(bucket).await?;
+        if to.is_none() && info.props.canary.take().is_some() {
+            return self.set_bucket(bucket, info.version, info.props).await;
+        }
         let digest_of = |plugin: Option<Activation>| plugin.map(|of| of.plugin);
         let is_it = |past: &&PastPlugin| to.is_none() || digest_of(past.plugin) == to;
         let Some(past) = info.past_plugins.iter().rev().find(is_it) else {
@@ -54,7 +58,7 @@ impl Admin {
             );
             return Err(Error::new(ErrorKind::NotFound, what));
         };
-        info.props.plugin = digest_of(past.plugin).map(activation);
+        (info.props.plugin, info.props.canary) = (digest_of(past.plugin).map(activation), None);
         self.set_bucket(bucket, info.version, info.props).await
     }
 }

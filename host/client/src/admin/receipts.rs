@@ -5,7 +5,6 @@ use bytes::Bytes;
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::receipt::{FoldReceipt, KeptReceipt, KeyReport, ReceiptQuery, Restoration, Restored};
 use rejoin_proto::{Content, Entry, Name, PluginDigest, codec};
-use rejoin_wire::Class;
 
 use super::{Admin, admin_name};
 #[cfg(doc)]
@@ -154,27 +153,6 @@ impl Admin {
         match failed {
             Some(error) if answers.is_empty() => Err(error),
             _ => Ok(FromNodes { answers, silent }),
-        }
-    }
-
-    /// The component of a plugin of the tenant.
-    ///
-    /// ```no_run
-    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// let admin = client.admin();
-    /// for plugin in admin.plugins().await? {
-    ///     println!("{} has {} bytes", plugin.name, admin.plugin_component(plugin.digest).await?.len());
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for a plugin that there is not; else as [`Admin::status`].
-    pub async fn plugin_component(&self, digest: PluginDigest) -> Result<Bytes> {
-        let request = RequestBody::Admin(AdminRequest::PluginFetch { digest });
-        match self.engine.once(Class::Bulk, request, self.timeout).await? {
-            Reply::Module(component) => Ok(component),
-            _ => Err(unexpected("the node")),
         }
     }
 }

@@ -106,7 +106,7 @@ async fn a_plugin_travels_as_bulk() {
     let checking = || LawState::Checking { law: "growth".into(), case: 7, cases: 300 };
     cluster.react([laws(LawState::Waiting), laws(checking()), laws(checked(None)), changed(), laws(checked(None))]);
     let mut told = Vec::new();
-    let pushed = admin.push_plugin_with_report("cart", vec![1], |state| told.push(state.clone())).await.unwrap();
+    let pushed = admin.push_plugin_with_report("cart", vec![1].into(), |state| told.push(state.clone())).await.unwrap();
     assert_eq!((pushed.plugin.as_ref().ok(), pushed.report), (Some(&plugin), Some(b"{}".to_vec().into())));
     assert_eq!(told, [LawState::Waiting, checking()]);
 

@@ -61,7 +61,7 @@ impl Control {
                     );
                     return Err(ErrorReply::new(ErrorCode::VersionConflict, message));
                 }
-                let props = self.checked(tenant, props, old.plugin, stamp)?;
+                let props = self.checked(tenant, props, Some(old), stamp)?;
                 // The copies are changed in the ring: a record keeps those that the bucket was made with.
                 let props = BucketProps { n: old.n, sloppy: old.sloppy, ..props };
                 let mut past = past.clone();
@@ -146,34 +146,41 @@ impl Control {
         &self,
         tenant: TenantId,
         mut props: BucketProps,
-        old: Option<Activation>,
+        old: Option<&BucketProps>,
         stamp: Hlc,
     ) -> Result<BucketProps, ErrorReply> {
         props.check().map_err(|bad| ErrorReply::new(ErrorCode::BadRequest, bad.to_string()))?;
-        let Some(wanted) = props.plugin else { return Ok(props) };
-        if let Some(old) = old.filter(|old| old.plugin == wanted.plugin) {
-            props.plugin = Some(old);
-            return Ok(props);
-        }
-        let known = self.records.get(&RecordKey::Plugin(tenant, wanted.plugin)).map(|record| &record.body);
+        let before = old.and_then(|old| old.plugin);
+        props.plugin = match props.plugin {
+            None => None,
+            Some(wanted) => Some(match before.filter(|before| before.plugin == wanted.plugin) {
+                Some(same) => same,
+                None => self.activation((tenant, wanted.plugin), before.is_some(), stamp)?,
+            }),
+        };
+        self.with_trials(tenant, props, old, stamp)
+    }
+
+    /// The activation of a plugin that the catalog has, that is not quarantined, and that is signed where it must be.
+    pub(super) fn activation(
+        &self,
+        (tenant, plugin): (TenantId, PluginDigest),
+        replaces: bool,
+        stamp: Hlc,
+    ) -> Result<Activation, ErrorReply> {
+        let known = self.records.get(&RecordKey::Plugin(tenant, plugin)).map(|record| &record.body);
         let Some(body @ RecordBody::Plugin { self_causal, validates, quarantined, .. }) = known else {
-            let message = alloc::format!(
-                "there is no plugin {} here: push it first with `rejoin plugin push FILE`",
-                wanted.plugin
-            );
+            let message =
+                alloc::format!("there is no plugin {plugin} here: push it first with `rejoin plugin push FILE`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
         if let Some(why) = quarantined {
-            let message = alloc::format!(
-                "plugin {0} is quarantined: {why}; `rejoin plugin release {0}` ends that",
-                wanted.plugin
-            );
+            let message =
+                alloc::format!("plugin {plugin} is quarantined: {why}; `rejoin plugin release {plugin}` ends that");
             return Err(ErrorReply::new(ErrorCode::BadRequest, message));
         }
-        self.check_signed(tenant, &wanted.plugin, body)?;
-        let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());
-        props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
-        Ok(props)
+        self.check_signed(tenant, &plugin, body)?;
+        Ok(Activation { plugin, self_causal: *self_causal, since: stamp, replaces, validates: *validates })
     }
 }
 

@@ -8,10 +8,11 @@
 //!
 //! A restoration is two versions ahead, so that it wins over a reaping that did not know of it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Display;
 
-use rejoin_proto::catalog::{BucketPast, Deleted, MAX_PAST, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{BucketPast, BucketProps, Deleted, MAX_PAST, Record, RecordBody, RecordKey};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
 
@@ -161,23 +162,21 @@ impl Control {
             }
             _ => return Err(no_plugin(&digest)),
         };
-        let user = self.records.values().find_map(|record| match (&record.key, &record.body) {
-            (RecordKey::Bucket(of, name), RecordBody::Bucket { props, .. }) if *of == tenant => {
-                props.plugin.filter(|active| active.plugin == digest).map(|_| name)
+        let user = self.records.values().find_map(|record| {
+            match (&record.key, &record.body) {
+                (RecordKey::Bucket(of, name), RecordBody::Bucket { props, .. }) if *of == tenant => Some((name, props)),
+                (RecordKey::Bucket(of, name), RecordBody::DeletedBucket { props, deleted, .. })
+                    if *of == tenant && !deleted.reaped =>
+                {
+                    Some((name, props))
+                }
+                _ => None,
             }
-            (RecordKey::Bucket(of, name), RecordBody::DeletedBucket { props, deleted, .. })
-                if *of == tenant && !deleted.reaped =>
-            {
-                props.plugin.filter(|active| active.plugin == digest).map(|_| name)
-            }
-            _ => None,
+            // Rule: used plugins are not deleted.
+            .filter(|(_, props)| props.plugins().any(|used| used == digest))
         });
-        if let Some(bucket) = user {
-            let message = alloc::format!(
-                "bucket {bucket} merges with plugin {digest}: give it another one with `rejoin bucket set {bucket} \
-                 --plugin SHA256`, or delete it and wait until it is reaped"
-            );
-            return Err(ErrorReply::new(ErrorCode::BadRequest, message));
+        if let Some((bucket, props)) = user {
+            return Err(ErrorReply::new(ErrorCode::BadRequest, in_use(bucket, props, &digest)));
         }
         Ok(Record { key, version: version + 1, stamp, body })
     }
@@ -295,6 +294,24 @@ fn next_of(past: usize, deleted: &Deleted, kind: &str, name: &Name) -> Result<()
         true => return Ok(()),
     };
     Err(ErrorReply::new(ErrorCode::Exists, message))
+}
+
+/// For what a bucket uses a plugin, and how that ends.
+fn in_use(bucket: &Name, props: &BucketProps, digest: &PluginDigest) -> String {
+    let is_it = |plugin: PluginDigest| plugin == *digest;
+    if props.plugin.is_some_and(|active| is_it(active.plugin)) {
+        return alloc::format!(
+            "bucket {bucket} merges with plugin {digest}: give it another one with `rejoin bucket set {bucket} \
+             --plugin SHA256`, or delete it and wait until it is reaped"
+        );
+    }
+    if props.canary.is_some_and(|canary| is_it(canary.plugin.plugin)) {
+        return alloc::format!(
+            "plugin {digest} is the canary of bucket {bucket}: `rejoin plugin activate {bucket} --partitions 0` ends \
+             that"
+        );
+    }
+    alloc::format!("plugin {digest} is the shadow of bucket {bucket}: `rejoin plugin shadow {bucket} none` ends that")
 }
 
 fn exists(kind: &str, name: &Name) -> ErrorReply {

@@ -109,18 +109,6 @@ impl Shard {
         Err(fault_code(turn, fault))
     }
 
-    /// Encodes an object and writes it, see [`store_row`](Self::store_row).
-    pub(super) fn store_object(
-        &mut self,
-        turn: &mut Turn<'_>,
-        place: Place<'_>,
-        old: &StoredRow,
-        new: &Object,
-        change: Change,
-    ) -> Result<(), ErrorCode> {
-        self.store_row(turn, place, old, codec::encode_bytes(new), change)
-    }
-
     /// Writes an object's row and the other rows of `change` in one journal record, together with the ends of tenures
     /// that are owed.
     ///

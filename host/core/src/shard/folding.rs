@@ -16,6 +16,7 @@ use super::jobs::fold_job;
 use super::op::PendingFold;
 use super::turn::Turn;
 use crate::causal;
+use crate::trials;
 use crate::view::Bucket;
 
 /// The most merges for exchanges under way. Other objects are folded by a read, or when they are exchanged again.
@@ -39,10 +40,10 @@ impl Shard {
         if object.entries.len() < 2 || self.folds.len() >= MAX_FOLDS {
             return;
         }
-        let Ok(activation) = self.merger(bucket) else { return };
+        let Ok(activation) = self.merger(bucket, id) else { return };
         let is_at_limit =
             object.entries.len() >= usize::from(props.siblings) || causal::value_bytes(object) > props.object_bytes();
-        if !is_at_limit && !props.folds_at_once(turn.now.wall_ms) {
+        if !is_at_limit && !trials::folds_at_once(props, &activation, turn.now.wall_ms) {
             return;
         }
         let inputs = causal::visible(object, turn.now.wall_ms);

@@ -14,6 +14,7 @@ use super::Shard;
 use super::event::{ApplyJob, MergeJob, Merged, PluginError, ValidateJob};
 use super::op::{Op, Step, Work};
 use super::turn::Turn;
+use crate::trials;
 use crate::view::Bucket;
 
 impl Shard {
@@ -78,13 +79,25 @@ pub(super) fn apply_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, o
     }
 }
 
-/// The validation of a write; none if the bucket's plugin has no validator. A delete writes no value.
-pub(super) fn validate_job(op: &Op, put: &Put) -> Option<ValidateJob> {
-    let props = &op.target.bucket.props;
-    let activation = props.plugin.filter(|activation| activation.validates)?;
+/// The validation of a write when `run` versions of the bucket's plugin have validated it; none if no further one has a
+/// validator. A delete writes no value.
+pub(super) fn validate_job(op: &Op, put: &Put, run: u8) -> Option<ValidateJob> {
+    let version = trials::validators(&op.target.bucket.props).nth(usize::from(run))?;
     let Content::Value(value) = &put.content else { return None };
-    Some(ValidateJob {
-        plugin: activation.plugin,
+    Some(validation(op, version.plugin, value))
+}
+
+/// The validation of what an operation has made, by the version of the bucket's plugin that has not made it. The one
+/// that has made it validates that itself.
+pub(super) fn second_opinion(op: &Op, made: &Bytes) -> Option<ValidateJob> {
+    let other = trials::other(&op.target.bucket, &op.target.object).filter(|other| other.validates)?;
+    Some(validation(op, other.plugin, made))
+}
+
+fn validation(op: &Op, plugin: PluginDigest, value: &Bytes) -> ValidateJob {
+    let props = &op.target.bucket.props;
+    ValidateJob {
+        plugin,
         bucket: op.target.object.bucket,
         bucket_name: op.target.bucket.name.clone(),
         key: op.target.object.key.clone(),
@@ -93,5 +106,5 @@ pub(super) fn validate_job(op: &Op, put: &Put) -> Option<ValidateJob> {
         fuel: fuel_for(props.fuel, value.len()),
         memory_bytes: props.memory_bytes,
         deadline_us: op.deadline_us,
-    })
+    }
 }

@@ -427,7 +427,7 @@ impl Shard {
                 self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.merged(turn, op, result));
             }
             Event::Validated(ticket, result) => {
-                self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.validated(turn, op, result));
+                self.with_op(&mut turn, ticket.op, |shard, turn, op| shard.validated(turn, op, ticket.run, result));
             }
             Event::Applied(ticket, result) => {
                 self.with_op(&mut turn, ticket.op, |shard, turn, op| shard.applied(turn, op, ticket.run, result));

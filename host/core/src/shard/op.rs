@@ -95,6 +95,8 @@ pub(super) struct ApplyWork {
     pub(super) run: u8,
     /// The copy that the plugin works on.
     pub(super) base: Object,
+    /// What it has made, while the other version of the plugin looks at it.
+    pub(super) made: Option<bytes::Bytes>,
 }
 
 /// A client's write and the context that its writer had seen.
@@ -109,6 +111,8 @@ pub(super) struct ValidateWork {
     pub(super) put: Put,
     /// What the writer has seen; none for a create, which has yet to look.
     pub(super) seen: Option<VersionVector>,
+    /// How many versions of the plugin have validated it.
+    pub(super) run: u8,
 }
 
 #[derive(Debug)]
@@ -303,7 +307,10 @@ impl Op {
             Work::Starting => 0,
             Work::Forward(forward) => forward.held_bytes(),
             Work::Validate(validate) => validate.put.content.len(),
-            Work::Apply(apply) => apply.put.content.len() + causal::value_bytes(&apply.base),
+            Work::Apply(apply) => {
+                let made = apply.made.as_ref().map_or(0, bytes::Bytes::len);
+                apply.put.content.len() + causal::value_bytes(&apply.base) + made
+            }
             Work::Read(read) => {
                 let put = match &read.purpose {
                     ReadPurpose::Reply(_) => 0,

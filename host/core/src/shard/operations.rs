@@ -1,10 +1,11 @@
 //! Operations of a plugin's data type: the plugin makes the new value of the copy of the node that coordinates and of
 //! the operation, and the value replaces what that copy had.
 //!
-//! In the order of an operation: [`Shard::start_operation`], `run_operation`, [`Shard::applied`],
-//! [`Shard::write_object`]. Operations on one key run one after the other, so that each sees those before it. A dot is
-//! reserved for an operation while its plugin runs: the plugin may use it as the name of the change, and the write gets
-//! the same one. Nothing is written before the plugin has answered, so that a refusal is one.
+//! In the order of an operation: [`Shard::start_operation`], `run_operation`, [`Shard::applied`], while a canary runs
+//! [`Shard::judged`], `write_made`, [`Shard::write_object`]. Operations on one key run one after the other, so that
+//! each sees those before it. A dot is reserved for an operation while its plugin runs: the plugin may use it as the
+//! name of the change, and the write gets the same one. Nothing is written before the plugin has answered, so that a
+//! refusal is one.
 
 use alloc::boxed::Box;
 
@@ -15,8 +16,8 @@ use rejoin_proto::{Content, Dot, ErrorCode, ErrorReply, Object};
 
 use super::Shard;
 use super::copy::Place;
-use super::event::{ApplyTicket, Effect, PluginError};
-use super::jobs::apply_job;
+use super::event::{ApplyTicket, Effect, PluginError, ValidateTicket};
+use super::jobs::{apply_job, second_opinion};
 use super::op::{ApplyWork, Op, PendingWrite, Step, Work};
 use super::turn::Turn;
 use crate::causal;
@@ -41,7 +42,7 @@ impl Shard {
         }
         line.push_back(op.id.number);
         let is_first = line.len() == 1;
-        op.work = Work::Apply(ApplyWork { put, run: 0, base: Object::default() });
+        op.work = Work::Apply(ApplyWork { put, run: 0, base: Object::default(), made: None });
         // Rule: operations take turns.
         if is_first { self.run_operation(turn, op) } else { Step::Keep(op) }
     }
@@ -50,7 +51,7 @@ impl Shard {
     fn run_operation(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
         let Work::Apply(work) = &mut op.work else { return Step::Keep(op) };
         let Content::Value(operation) = work.put.content.clone() else { return Step::Keep(op) };
-        let activation = match self.merger(&op.target.bucket) {
+        let activation = match self.merger(&op.target.bucket, &op.target.object) {
             Ok(activation) => activation,
             Err(error) => return self.refuse_operation(turn, &op, &error),
         };
@@ -90,15 +91,49 @@ impl Shard {
         run: u8,
         result: Result<Bytes, PluginError>,
     ) -> Step {
-        let base = match &mut op.work {
-            Work::Apply(work) if work.run == run => core::mem::take(&mut work.base),
+        match &op.work {
+            Work::Apply(work) if work.run == run && work.made.is_none() => {}
             // An answer came twice.
             _ => return Step::Keep(op),
-        };
+        }
         let value = match result {
             Ok(value) => value,
             Err(error) => return self.refuse_operation(turn, &op, &error),
         };
+        match (second_opinion(&op, &value), &mut op.work) {
+            (Some(job), Work::Apply(work)) => {
+                work.made = Some(value);
+                turn.effects.push(Effect::Validate(ValidateTicket { op: op.id.number, run }, job));
+                Step::Keep(op)
+            }
+            _ => self.write_made(turn, op, run, value),
+        }
+    }
+
+    /// The other version of the plugin has looked at what an operation has made, or could not.
+    pub(super) fn judged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        run: u8,
+        result: Result<(), PluginError>,
+    ) -> Step {
+        let made = match &mut op.work {
+            Work::Apply(work) if work.run == run => work.made.take(),
+            _ => None,
+        };
+        match (made, result) {
+            (Some(value), Ok(())) => self.write_made(turn, op, run, value),
+            (Some(_), Err(error)) => self.refuse_operation(turn, &op, &error),
+            // An answer came twice.
+            (None, _) => Step::Keep(op),
+        }
+    }
+
+    /// Writes what an operation has made, if the copy is still that of which it was made.
+    fn write_made(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, run: u8, value: Bytes) -> Step {
+        let Work::Apply(work) = &mut op.work else { return Step::Keep(op) };
+        let base = core::mem::take(&mut work.base);
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let copy = match self.load(turn, place) {
             Ok(copy) => copy.object,

@@ -25,6 +25,7 @@ use super::turn::Turn;
 use crate::causal;
 use crate::layouts::{LayoutSet, Seat};
 use crate::quorum::Verdict;
+use crate::trials;
 
 /// How long a client should wait when its read would hold too many bytes, in milliseconds.
 const BUSY_RETRY_MS: u32 = 50;
@@ -236,7 +237,7 @@ impl Shard {
         };
         // A single value needs the plugin only for its readable form.
         let is_wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show != Show::Nothing);
-        let merger = self.merger(&op.target.bucket);
+        let merger = self.merger(&op.target.bucket, &op.target.object);
         if let (true, Ok(activation)) = (is_wanted, &merger) {
             let show = get.show.clone();
             read.phase = ReadPhase::Merging { inputs, seen: read.joined.context.clone() };
@@ -262,8 +263,9 @@ impl Shard {
         mut op: Box<Op>,
         result: Result<Merged, PluginError>,
     ) -> Step {
-        let plugin = op.target.bucket.props.plugin;
-        let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
+        let plugin = trials::merging(&op.target.bucket, &op.target.object);
+        let now_ms = turn.now.wall_ms;
+        let folds = plugin.is_some_and(|by| trials::folds_at_once(&op.target.bucket.props, &by, now_ms));
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         // Rule: readers are told what is shown. `seen` is from when the plugin began; copies that came later are not in
         // it.

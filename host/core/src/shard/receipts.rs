@@ -17,7 +17,7 @@ use rejoin_proto::receipt::{
 use rejoin_proto::{BucketId, Content, Entry, ErrorCode, NodeId, Object, ObjectId, PluginDigest, codec};
 
 use super::Shard;
-use super::copy::{Copy, Place};
+use super::copy::{Copy, Place, StoredRow};
 use super::op::PendingFold;
 use super::turn::Turn;
 use crate::causal;
@@ -69,7 +69,9 @@ impl Shard {
         let staged = self
             .receipt_of(turn, bucket, (id, &copy.object), fold)
             .map(|receipt| self.receipts.stage(turn.store, &receipt, &mut change));
-        copy.row = self.store_object(turn, place, &copy.row, &copy.object, change)?;
+        let row = codec::encode_bytes(&copy.object);
+        self.store_row(turn, place, &copy.row, row.clone(), change)?;
+        copy.row = StoredRow::Present(row);
         if let Some(staged) = staged {
             self.receipts.apply(staged);
         }
@@ -192,7 +194,6 @@ impl Shard {
     }
 
     /// The owners of an object, and this node's own copy of it without the values, or why it cannot be read.
-    #[must_use]
     pub fn describe_copy(&self, store: &dyn Store, id: &ObjectId) -> (Vec<NodeId>, Result<CopyReport, String>) {
         let owners = match self.view.bucket(id.bucket) {
             Some(bucket) => self.view.owners_of(self.view.layout().partition(id), bucket).iter().collect(),

@@ -9,7 +9,7 @@ use alloc::string::ToString;
 
 use rejoin_proto::client::{Put, Reply};
 use rejoin_proto::receipt::Restoration;
-use rejoin_proto::{Content, ErrorCode, ErrorReply, Object, VersionVector, codec};
+use rejoin_proto::{Content, EncodedObject, ErrorCode, ErrorReply, Object, VersionVector, codec};
 
 use super::Shard;
 use super::copy::{Copy, Place};
@@ -66,7 +66,8 @@ impl Shard {
         let (retry, epoch) = (op.retry_id(&put), self.retry_epoch(turn.now));
         self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), epoch }, &mut change);
         let place = Place { partition, store_key: &op.target.store_key };
-        if let Err(code) = self.store_object(turn, place, &row, &object, change) {
+        let state = EncodedObject::from(object);
+        if let Err(code) = self.store_row(turn, place, &row, state.row().clone(), change) {
             self.retries.forget(epoch, partition, retry);
             let failed =
                 "the coordinating node's store has failed and the node is stopping: the fold may have been undone";
@@ -77,7 +78,7 @@ impl Shard {
             return self.finish(turn, &op, reply);
         }
         self.counters.folds_undone += 1;
-        self.replicate(turn, &op, object, dot, &tally);
+        self.replicate(turn, &op, state, dot, &tally);
         let write = PendingWrite { put, seen: VersionVector::new() };
         self.await_acks(turn, op, write, WritePhase::Replicating { dot, tally, context })
     }

@@ -2,7 +2,8 @@
 //! blocks a key.
 //!
 //! A write is validated once, by the node that coordinates it, after its retries have been told apart and before its
-//! dot is minted. Exchanges and repairs are not: what they carry was acknowledged somewhere.
+//! dot is minted. While a canary runs, both versions of the plugin validate it. Exchanges and repairs are not
+//! validated: what they carry was acknowledged somewhere.
 
 use alloc::boxed::Box;
 
@@ -11,6 +12,7 @@ use rejoin_proto::{ErrorCode, ErrorReply};
 
 use super::Shard;
 use super::event::{Effect, PluginError, ValidateJob, ValidateTicket};
+use super::jobs::validate_job;
 use super::op::{Op, Step, ValidateWork, Work};
 use super::turn::Turn;
 
@@ -26,15 +28,24 @@ impl Shard {
         work: ValidateWork,
         job: ValidateJob,
     ) -> Step {
-        turn.effects.push(Effect::Validate(ValidateTicket(op.id.number), job));
+        turn.effects.push(Effect::Validate(ValidateTicket { op: op.id.number, run: work.run }, job));
         op.work = Work::Validate(work);
         Step::Keep(op)
     }
 
     /// The plugin has looked at the value, or could not.
-    pub(super) fn validated(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, result: Result<(), PluginError>) -> Step {
-        let ValidateWork { put, seen } = match core::mem::replace(&mut op.work, Work::Starting) {
-            Work::Validate(work) => work,
+    pub(super) fn validated(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        run: u8,
+        result: Result<(), PluginError>,
+    ) -> Step {
+        if matches!(op.work, Work::Apply(_)) {
+            return self.judged(turn, op, run, result);
+        }
+        let ValidateWork { put, seen, .. } = match core::mem::replace(&mut op.work, Work::Starting) {
+            Work::Validate(work) if work.run == run => work,
             // The answer came twice.
             other => {
                 op.work = other;
@@ -47,7 +58,12 @@ impl Shard {
             let refusal = refusal(&op, &error);
             return self.finish(turn, &op, Reply::Error(refusal));
         }
-        self.begin_put(turn, op, put, seen)
+        let run = run.saturating_add(1);
+        // Rule: both versions validate. Either may have to merge the value, whatever becomes of the canary.
+        match validate_job(&op, &put, run) {
+            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen, run }, job),
+            None => self.begin_put(turn, op, put, seen),
+        }
     }
 
     pub(super) fn validate_timed_out(&mut self, turn: &mut Turn<'_>, op: &Op) -> Step {

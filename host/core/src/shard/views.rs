@@ -40,6 +40,7 @@ use super::jobs::fold_job;
 use super::turn::Turn;
 use crate::causal;
 use crate::port::StoreFault;
+use crate::trials;
 use crate::view::Bucket;
 
 /// How long a comparison may take, in microseconds.
@@ -115,9 +116,12 @@ impl Views {
 }
 
 impl Shard {
-    /// The plugin that merges for a bucket, or why none does.
-    pub(super) fn merger(&self, bucket: &Bucket) -> Result<Activation, PluginError> {
-        let activation = bucket.props.plugin.ok_or(PluginError::NoPlugin)?;
+    /// The plugin that merges an object of a bucket, or why none does.
+    pub(super) fn merger(&self, bucket: &Bucket, object: &ObjectId) -> Result<Activation, PluginError> {
+        self.usable(bucket, trials::merging(bucket, object).ok_or(PluginError::NoPlugin)?)
+    }
+
+    fn usable(&self, bucket: &Bucket, activation: Activation) -> Result<Activation, PluginError> {
         let plugin = activation.plugin;
         match self.view.quarantine(bucket.tenant, &plugin) {
             // Rule: quarantined plugins are not run.
@@ -161,7 +165,7 @@ impl Shard {
         let mut places: Vec<(PartitionId, BucketId)> = Vec::new();
         for partition in self.own_partitions() {
             let is_compared = |id: &BucketId| {
-                let Some(bucket) = self.view.bucket(*id).filter(|bucket| self.merger(bucket).is_ok()) else {
+                let Some(bucket) = self.view.bucket(*id).filter(|bucket| self.is_merged(bucket)) else {
                     return false;
                 };
                 let owners = self.view.owners_of(partition, bucket);
@@ -177,6 +181,12 @@ impl Shard {
         Some((bucket, ScanJob { from, to: range.to(), max_rows: SCAN_ROWS, max_bytes: SCAN_BYTES }))
     }
 
+    /// Whether objects of a bucket are merged, though perhaps not all of them.
+    fn is_merged(&self, bucket: &Bucket) -> bool {
+        let canary = bucket.props.canary.map(|canary| canary.plugin);
+        [bucket.props.plugin, canary].into_iter().flatten().any(|version| self.usable(bucket, version).is_ok())
+    }
+
     /// A number below `bound`; `None` if there is none.
     fn drawn(&mut self, bound: usize) -> Option<usize> {
         // Nothing is drawn where there is nothing to compare.
@@ -188,13 +198,18 @@ impl Shard {
     pub(super) fn views_scanned(&mut self, turn: &mut Turn<'_>, scanned: Result<ScannedRows, StoreFault>) {
         let Some((_, bucket)) = self.views.scan.take() else { return };
         let (Ok(found), Some(bucket)) = (scanned, self.view.bucket(bucket).cloned()) else { return };
-        let Ok(activation) = self.merger(&bucket) else { return };
+        let id_of = |key: &Bytes| {
+            let key = key.slice(KEY_AT.min(key.len())..);
+            ObjectId { tenant: bucket.tenant, bucket: bucket.id, key }
+        };
         let siblings_of = |row: &Bytes| comparable(&Object::of_row(row).ok()?);
+        let is_merged = |key: &Bytes| self.merger(&bucket, &id_of(key)).is_ok();
         let with_siblings: Vec<&(Bytes, Bytes)> =
-            found.rows.iter().filter(|(_, row)| siblings_of(row).is_some()).collect();
+            found.rows.iter().filter(|(key, row)| siblings_of(row).is_some() && is_merged(key)).collect();
         let Some((key, row)) = self.drawn(with_siblings.len()).map(|at| with_siblings[at]) else { return };
         let Some(siblings) = siblings_of(row) else { return };
-        let id = ObjectId { tenant: bucket.tenant, bucket: bucket.id, key: key.slice(KEY_AT.min(key.len())..) };
+        let id = id_of(key);
+        let Ok(activation) = self.merger(&bucket, &id) else { return };
         let partition = self.view.layout().partition(&id);
         let others = self.view.owners_of(partition, &bucket).without(self.config.node);
         let mut left: Vec<NodeId> = others.iter().filter(|node| self.connections.can_ask(*node)).collect();
@@ -354,7 +369,7 @@ impl Shard {
         let bucket = self.view.bucket(id.bucket)?.clone();
         let partition = self.view.layout().partition(id);
         let owners = self.view.owners(partition, bucket.props.n);
-        let is_asked_for = self.merger(&bucket).is_ok_and(|activation| activation.plugin == ask.plugin);
+        let is_asked_for = self.merger(&bucket, id).is_ok_and(|activation| activation.plugin == ask.plugin);
         if !is_asked_for || !owners.contains(self.config.node) || !owners.contains(from) {
             return None;
         }

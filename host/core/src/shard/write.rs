@@ -30,6 +30,7 @@ use crate::port::Change;
 use crate::quorum::{Need, Tally, Verdict};
 use crate::retries::Retries;
 use crate::rows::RetryRow;
+use crate::trials;
 use crate::view::Bucket;
 
 /// The most attempts at one write that wait for it.
@@ -79,8 +80,8 @@ impl Shard {
             // What it restores was valid when it was written.
             return self.undo_fold(turn, op, put, &seen.unwrap_or_default());
         }
-        match validate_job(&op, &put) {
-            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen }, job),
+        match validate_job(&op, &put, 0) {
+            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen, run: 0 }, job),
             None => self.begin_put(turn, op, put, seen),
         }
     }
@@ -220,7 +221,7 @@ impl Shard {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
                 return self.mint_and_replicate(turn, op, write, copy, tally);
             }
-            let merger = self.merger(&op.target.bucket).ok();
+            let merger = self.merger(&op.target.bucket, &op.target.object).ok();
             let Some(activation) = merger.filter(|_| inputs.len() > 1 && !merge_tried) else {
                 // Rule: limits drop nothing.
                 let refusal = too_many_siblings(&op);
@@ -251,7 +252,7 @@ impl Shard {
                 return Step::Keep(op);
             }
         };
-        if let (Ok(merged), Some(activation)) = (result, op.target.bucket.props.plugin) {
+        if let (Ok(merged), Some(activation)) = (result, trials::merging(&op.target.bucket, &op.target.object)) {
             let by = FoldedBy { plugin: activation.plugin, profile: merged.profile };
             let fold = PendingFold { inputs, value: merged.value, by: Some(by), fuel_used: merged.fuel_used };
             self.fold_stored(turn, &op, &fold);

@@ -39,6 +39,7 @@ mod support;
 mod tenures;
 mod transcripts;
 mod trees;
+mod trials;
 mod validation;
 mod views;
 mod writes;

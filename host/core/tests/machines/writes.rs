@@ -38,17 +38,17 @@ pub(crate) fn a_write_is_read_from_every_node_and_a_delete_ends_it() {
 pub(crate) fn the_row_of_a_write_is_the_same_bytes_in_the_message_and_at_each_owner() {
     let mut cluster = three();
     cluster.put(0, put("k", "milk", 1));
-    for (request, to) in [(2, 0), (3, 1)] {
+    for (request, to) in [(2_u128, 0), (3, 1)] {
         let read = cluster.get(to, get("k"));
         cluster.ask_put(to, with(&read.context, put("k", "more milk", request)));
-        let sent: Vec<Bytes> = cluster
-            .wire
-            .iter()
-            .map(|(.., envelope)| match &envelope.body {
-                PeerBody::Replicate(message) => message.state.row().clone(),
-                other => panic!("a replicate and not {other:?}"),
-            })
-            .collect();
+        let mut sent: Vec<Bytes> = Vec::new();
+        // As they are, and not decoded from a frame, so that a copy of the bytes shows.
+        for (from, to, envelope) in std::mem::take(&mut cluster.wire) {
+            let PeerBody::Replicate(message) = &envelope.body else { panic!("a replicate") };
+            sent.push(message.state.row().clone());
+            let to = cluster.place(to);
+            cluster.event(to, Event::Peer(from, envelope));
+        }
         cluster.deliver();
         let key = (Space::Objects, Bytes::from(object_id("k").store_key()));
         let rows: Vec<&Bytes> = cluster.nodes.iter().map(|node| &node.store.rows[&key]).collect();

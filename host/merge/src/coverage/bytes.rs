@@ -1,9 +1,9 @@
-//! The few parts of the binary format that instrumented components are written with.
+//! The few parts of the binary format that components are changed with.
 
 use std::ops::Range;
 
 /// An unsigned number in LEB128.
-pub(super) fn unsigned(mut number: u64, out: &mut Vec<u8>) {
+pub(crate) fn unsigned(mut number: u64, out: &mut Vec<u8>) {
     loop {
         let low = (number & 0x7f) as u8;
         number >>= 7;
@@ -15,7 +15,7 @@ pub(super) fn unsigned(mut number: u64, out: &mut Vec<u8>) {
 }
 
 /// A signed number in LEB128.
-pub(super) fn signed(mut number: i64, out: &mut Vec<u8>) {
+pub(crate) fn signed(mut number: i64, out: &mut Vec<u8>) {
     loop {
         let low = (number & 0x7f) as u8;
         number >>= 7;
@@ -39,19 +39,29 @@ fn read_unsigned(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// Bytes with their length before them.
-pub(super) fn sized(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn sized(bytes: &[u8], out: &mut Vec<u8>) {
     unsigned(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// A section with its id and length.
-pub(super) fn section(id: u8, content: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn section(id: u8, content: &[u8], out: &mut Vec<u8>) {
     out.push(id);
     sized(content, out);
 }
 
+/// A list with more items before its first.
+pub(crate) fn prepended(list: &[u8], more: u64, items: &[u8]) -> Option<Vec<u8>> {
+    let (count, length) = read_unsigned(list)?;
+    let mut out = Vec::with_capacity(list.len() + items.len() + 2);
+    unsigned(count + more, &mut out);
+    out.extend_from_slice(items);
+    out.extend_from_slice(list.get(length..)?);
+    Some(out)
+}
+
 /// A list with more items at its end.
-pub(super) fn appended(list: &[u8], more: u64, items: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn appended(list: &[u8], more: u64, items: &[u8]) -> Option<Vec<u8>> {
     let (count, length) = read_unsigned(list)?;
     let mut out = Vec::with_capacity(list.len() + items.len() + 2);
     unsigned(count + more, &mut out);
@@ -61,7 +71,7 @@ pub(super) fn appended(list: &[u8], more: u64, items: &[u8]) -> Option<Vec<u8>> 
 }
 
 /// The sections of a module or component: ids, and where their contents are.
-pub(super) fn sections(binary: &[u8]) -> Option<Vec<(u8, Range<usize>)>> {
+pub(crate) fn sections(binary: &[u8]) -> Option<Vec<(u8, Range<usize>)>> {
     let (mut sections, mut at) = (Vec::new(), HEADER);
     while at < binary.len() {
         let id = *binary.get(at)?;
@@ -76,7 +86,7 @@ pub(super) fn sections(binary: &[u8]) -> Option<Vec<(u8, Range<usize>)>> {
 }
 
 /// Bytes before the first section.
-pub(super) const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! instance for each merge as always, and the counters are read after each. The verdicts of the laws are those of the
 //! component itself: the instrumented one only tells where it has been. It needs more fuel, so it gets more.
 
-mod bytes;
+pub(crate) mod bytes;
 mod component;
 mod module;
 

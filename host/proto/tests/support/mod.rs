@@ -17,6 +17,7 @@ use rejoin_proto::quota::{Limit, Quota};
 use rejoin_proto::receipt::{FoldReceipt, MergeLimits, Restoration, Restored};
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::signing::Provenance;
+use rejoin_proto::trial::{Canary, Shadow};
 use rejoin_proto::{
     ActorId, BucketCopies, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy,
     LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, SignerKey, TenantId, VersionVector,
@@ -206,6 +207,8 @@ pub(crate) fn props() -> BucketProps {
         fold_delay_ms: 1,
         zones: 2,
         fold_undo_ms: 604_800_001,
+        canary: Some(Canary { plugin: Activation { plugin: PluginDigest([6; 32]), ..plugin }, percent: 25 }),
+        shadow: Some(Shadow { plugin: PluginDigest([7; 32]), since: Hlc::from_ms(6), percent: 50 }),
     }
 }
 
@@ -251,6 +254,8 @@ pub(crate) fn plain_props() -> BucketProps {
         fold_delay_ms: 24 * 60 * 60 * 1000,
         zones: 1,
         fold_undo_ms: 7 * 24 * 60 * 60 * 1000,
+        canary: None,
+        shadow: None,
     }
 }
 

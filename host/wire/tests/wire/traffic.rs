@@ -283,7 +283,7 @@ async fn connections_are_spread_over_runtimes_and_stay_on_theirs() {
     let of_peers = [(); 3].map(|()| node.runtime_for_peer().unwrap().id());
     assert_eq!(of_peers, turns[..3], "peers take turns among themselves");
     drop(open);
-    runtimes.map(tokio::runtime::Runtime::shutdown_background);
+    runtimes.into_iter().for_each(tokio::runtime::Runtime::shutdown_background);
 }
 
 /// Frames one by one, with nothing to be sent back: each comes in a packet of its own.

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rejoin_client::admin::{BucketProps, PluginDigest, Quota, Scope};
+use rejoin_client::admin::{BucketProps, PluginDigest, Quota, Scope, SignerKey};
 use rejoin_client::{Bytes, Client, ErrorKind};
 use rejoin_core::access::{Denial, Verb, Whose, allows};
 use rejoin_test_cluster::{Cluster, cli};
@@ -73,6 +73,7 @@ impl Cell<'_> {
             Verb::PluginPushUnchecked => ("plugin push first.wasm --unchecked".into(), &[]),
             Verb::PluginRelease => (format!("plugin release {plugin}"), &[]),
             Verb::PluginDelete => (format!("plugin delete {plugin} --yes"), &[Verb::PluginShow]),
+            Verb::SignersSet => (format!("tenant signers {tenant} remove {}", SignerKey([9; 32])), &[]),
             Verb::TokenShow => ("token list".into(), &[]),
             Verb::TokenCreate => (format!("token create {unique} --scope read-only"), &[]),
             Verb::TokenRotate => ("token rotate victim".into(), &[]),
@@ -84,6 +85,9 @@ impl Cell<'_> {
             Verb::ClusterShow => ("status".into(), &[]),
             Verb::ClusterChange => ("exchange start".into(), &[Verb::ClusterShow]),
             Verb::AuditShow => ("audit list".into(), &[Verb::ClusterShow]),
+            Verb::ShadowShow => ("plugin shadow notes --counts".into(), &[]),
+            Verb::ShadowSamples => ("plugin shadow notes".into(), &[]),
+            Verb::PluginFetch => (format!("plugin fetch {plugin} -o {unique}.wasm"), &[Verb::PluginShow]),
         };
         let mut words: Vec<String> = line.split(' ').map(ToOwned::to_owned).collect();
         if self.whose == Whose::Other {
@@ -128,6 +132,7 @@ impl Cell<'_> {
             Verb::TenantQuota => admin.set_quota(None, Quota::default()).await.map(drop),
             Verb::ClusterChange => admin.pause_exchange(false).await.map(drop),
             Verb::AuditShow => admin.audit(0).await.map(drop),
+            Verb::PluginFetch => admin.fetch_plugin(plugin).await.map(drop),
             // The command asks for these alone.
             _ => bucket.get("k").await.map(drop),
         };

@@ -394,11 +394,7 @@ fn object(world: &World, draw: &mut Draw<'_>) -> Object {
             },
             stamp: [Hlc(1), world.stamp(0), world.stamp(3_600_000), Hlc(u64::MAX)][usize::from(kind / 16) % 4],
             expires: [None, Some(Hlc(1)), Some(world.stamp(1000))][usize::from(kind / 4) % 3],
-            folded_by: (kind % 7 == 6).then_some(FoldedBy {
-                plugin: PluginDigest([1; 32]),
-                profile: ProfileId(7),
-                fuel_used: 7,
-            }),
+            folded_by: (kind % 7 == 6).then_some(FoldedBy { plugin: PluginDigest([1; 32]), profile: ProfileId(7) }),
         }
     });
     let entries = entries.collect();

@@ -71,6 +71,9 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::TenantQuota => admin.set_quota(None, Quota::default()).await.map(|_| ()),
         Verb::ClusterShow => admin.status().await.map(|_| ()),
         Verb::AuditShow => admin.audit(1).await.map(|_| ()),
+        Verb::ShadowShow => admin.shadow_counts(BUCKET).await.map(|_| ()),
+        Verb::ShadowSamples => admin.shadow_reports(BUCKET).await.map(|_| ()),
+        Verb::PluginFetch => admin.fetch_plugin(nobody).await.map(|_| ()),
         Verb::ClusterChange => admin.stage_layout(LayoutChanges::default()).await.map(|_| ()),
     }
 }
