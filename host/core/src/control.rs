@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use rejoin_proto::access::Scope;
 use rejoin_proto::catalog::{
-    BucketProps, MAX_QUARANTINE_BYTES, MAX_TRANSCRIPTS, Record, RecordBody, RecordKey, Transcript,
+    BucketProps, MAX_QUARANTINE_BYTES, MAX_TRANSCRIPTS, PluginRecord, Record, RecordBody, RecordKey, Transcript,
 };
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
@@ -44,7 +44,6 @@ use rejoin_proto::quota::Quota;
 use rejoin_proto::signing::{MAX_SIGNERS, SignerChange};
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
-pub use signers::provenance_record;
 pub use tokens::TokenChange;
 pub use transcripts::transcribed_record;
 
@@ -92,7 +91,7 @@ pub enum CatalogChange {
     /// A change of a tenant's token, asked for with a token of that scope.
     Token(TenantId, Name, Scope, TokenChange),
     /// A tenant's plugin whose component this node has checked and stored.
-    PluginAdd(TenantId, PluginDigest, RecordBody),
+    PluginAdd(TenantId, PluginDigest, Box<PluginRecord>),
     /// A plugin's merges are not to be run any more, with the reason.
     PluginQuarantine(TenantId, PluginDigest, String),
     /// A quarantined plugin's merges are to be run again.
@@ -727,15 +726,11 @@ fn is_sound(record: &Record) -> bool {
         ) => props.check_record().is_ok() && past.is_bounded() && !past.buckets.contains(id),
         (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
         (RecordKey::Signers(_), RecordBody::Signers(keys)) => keys.len() <= MAX_SIGNERS,
-        (
-            RecordKey::Plugin(..),
-            RecordBody::Plugin { version, quarantined, transcripts, provenance, .. }
-            | RecordBody::DeletedPlugin { version, quarantined, transcripts, provenance, .. },
-        ) => {
-            version.len() <= 64
-                && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
-                && transcripts.len() <= MAX_TRANSCRIPTS
-                && provenance.as_ref().is_none_or(|provenance| provenance.is_bounded())
+        (RecordKey::Plugin(..), RecordBody::Plugin(plugin) | RecordBody::DeletedPlugin { plugin, .. }) => {
+            plugin.version.len() <= 64
+                && plugin.quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
+                && plugin.transcripts.len() <= MAX_TRANSCRIPTS
+                && plugin.provenance.as_ref().is_none_or(|provenance| provenance.is_bounded())
         }
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
             grant.check().is_ok() && (*revoked || !barred)
@@ -745,20 +740,11 @@ fn is_sound(record: &Record) -> bool {
     fits && (1..=MAX_VERSION).contains(&record.version)
 }
 
-/// The record of a plugin that was pushed without its laws being checked, with the name of the token.
-#[must_use]
-pub fn unchecked_record(mut record: RecordBody, by: Name) -> RecordBody {
-    if let RecordBody::Plugin { unchecked, .. } = &mut record {
-        *unchecked = Some(by);
-    }
-    record
-}
-
 /// What a plugin's record says, made from its card and its exports.
 #[must_use]
-pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> RecordBody {
+pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> Box<PluginRecord> {
     let version = version.chars().take(64).filter(char::is_ascii).collect();
-    RecordBody::Plugin {
+    Box::new(PluginRecord {
         name,
         version,
         bytes,
@@ -768,5 +754,5 @@ pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool,
         unchecked: None,
         transcripts: Vec::new(),
         provenance: None,
-    }
+    })
 }

@@ -142,9 +142,9 @@ impl ClusterView {
                         siblings_quota: None,
                     });
                 }
-                (RecordKey::Plugin(tenant, digest), RecordBody::Plugin { name, bytes, quarantined, .. }) => {
-                    plugins.insert((*tenant, *digest), KnownPlugin { name: name.clone(), bytes: *bytes });
-                    quarantines.extend(quarantined.clone().map(|why| ((*tenant, *digest), why)));
+                (RecordKey::Plugin(tenant, digest), RecordBody::Plugin(plugin)) => {
+                    plugins.insert((*tenant, *digest), KnownPlugin { name: plugin.name.clone(), bytes: plugin.bytes });
+                    quarantines.extend(plugin.quarantined.clone().map(|why| ((*tenant, *digest), why)));
                 }
                 (RecordKey::Quota(tenant, bucket), RecordBody::Quota(quota)) if !quota.is_none() => {
                     quotas.insert((*tenant, *bucket), **quota);

@@ -7,9 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use rejoin_core::control::{
-    CatalogChange, Published, TokenChange, Wait, plugin_record, provenance_record, transcribed_record, unchecked_record,
-};
+use rejoin_core::control::{CatalogChange, Published, TokenChange, Wait, plugin_record, transcribed_record};
 use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
@@ -274,15 +272,13 @@ async fn push(
     let version = metadata.map(|metadata| metadata.version.clone()).unwrap_or_default();
     let self_causal = metadata.is_some_and(|metadata| metadata.self_causal);
     let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.exports().validate);
-    let record = transcribed_record(record, pushed.transcript().as_slice());
-    let record = match marked {
-        Some(by) => unchecked_record(record, by),
-        None => record,
-    };
+    let mut record = transcribed_record(record, pushed.transcript().as_slice());
+    record.unchecked = marked;
     let pushed_by = caller.principal.name.clone();
     let builder = builder_of(&module, MAX_BUILDER_BYTES);
-    let from = Provenance { pushed_by, pushed: Hlc::default(), signer, builder };
-    change(ctx, wait / 2, CatalogChange::PluginAdd(tenant, digest, provenance_record(record, from))).await
+    // When it was pushed is filled in where it becomes part of the catalog.
+    record.provenance = Some(Box::new(Provenance { pushed_by, pushed: Hlc::default(), signer, builder }));
+    change(ctx, wait / 2, CatalogChange::PluginAdd(tenant, digest, record)).await
 }
 
 /// The cluster's state as this node sees it.

@@ -26,9 +26,9 @@ pub(crate) fn recorded(
     tenant: TenantId,
     body: &RecordBody,
 ) -> (Option<Transcript>, Option<TenantId>) {
-    let RecordBody::Plugin { transcripts, .. } = body else { return (None, None) };
+    let RecordBody::Plugin(plugin) = body else { return (None, None) };
     let own = Transcript { profile, cases: TRANSCRIPT_CASES, hash: [0; 32] };
-    let recorded = transcripts.iter().find(|known| known.is_comparable(&own)).copied();
+    let recorded = plugin.transcripts.iter().find(|known| known.is_comparable(&own)).copied();
     (recorded, recorded.is_none().then_some(tenant))
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn record(ctx: &NodeContext) {
 pub(crate) async fn states(ctx: &NodeContext, tenant: TenantId, digest: Option<PluginDigest>) -> Reply {
     let Some(records) = records(ctx, RecordKind::Plugin, tenant).await else { return Reply::Error(stopping()) };
     let plugin = |record: &Record| match (&record.key, &record.body) {
-        (RecordKey::Plugin(_, digest), RecordBody::Plugin { .. }) => Some(*digest),
+        (RecordKey::Plugin(_, digest), RecordBody::Plugin(_)) => Some(*digest),
         (RecordKey::Plugin(_, digest), RecordBody::DeletedPlugin { deleted, .. }) if !deleted.reaped => Some(*digest),
         _ => None,
     };
@@ -108,7 +108,7 @@ mod tests {
     fn a_record_concerns_a_node_by_its_engine() {
         let name = Name::new("cart").expect("a name");
         let body = plugin_record(name, "1".into(), 9, false, false);
-        let body = transcribed_record(body, &[transcript(1, 7), transcript(2, 8)]);
+        let body = RecordBody::Plugin(transcribed_record(body, &[transcript(1, 7), transcript(2, 8)]));
         let of = |profile| recorded(ProfileId(profile), TenantId(5), &body);
         assert_eq!(of(2), (Some(transcript(2, 8)), None));
         assert_eq!(of(3), (None, Some(TenantId(5))), "it is to be recorded");

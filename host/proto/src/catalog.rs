@@ -336,28 +336,7 @@ pub enum RecordBody {
         past: BucketPast,
     },
     /// A plugin that was pushed.
-    Plugin {
-        /// The name in its card, or that of its file.
-        name: Name,
-        /// The version in its card.
-        version: String,
-        /// The size of the component.
-        bytes: u64,
-        /// See [`Activation::self_causal`].
-        self_causal: bool,
-        /// See [`Activation::validates`].
-        validates: bool,
-        /// Why its merges are not run, if it was found to make different values of the same siblings. At most
-        /// [`MAX_QUARANTINE_BYTES`].
-        quarantined: Option<String>,
-        /// The token of the operator who has pushed it without the laws being checked, if one has ever.
-        unchecked: Option<Name>,
-        /// What every node must get in a fixed run before it uses the plugin, one for each engine. At most
-        /// [`MAX_TRANSCRIPTS`].
-        transcripts: Vec<Transcript>,
-        /// Where it comes from.
-        provenance: Option<Box<Provenance>>,
-    },
+    Plugin(Box<PluginRecord>),
     /// A token. Only hashes of its secrets are kept.
     Token {
         /// What it allows.
@@ -392,24 +371,8 @@ pub enum RecordBody {
     },
     /// A plugin that was deleted. Its module is kept until it is reaped, and it can be pushed again.
     DeletedPlugin {
-        /// As in [`RecordBody::Plugin`].
-        name: Name,
-        /// As in [`RecordBody::Plugin`].
-        version: String,
-        /// As in [`RecordBody::Plugin`].
-        bytes: u64,
-        /// As in [`RecordBody::Plugin`].
-        self_causal: bool,
-        /// As in [`RecordBody::Plugin`].
-        validates: bool,
-        /// As in [`RecordBody::Plugin`].
-        quarantined: Option<String>,
-        /// As in [`RecordBody::Plugin`].
-        unchecked: Option<Name>,
-        /// As in [`RecordBody::Plugin`].
-        transcripts: Vec<Transcript>,
-        /// As in [`RecordBody::Plugin`].
-        provenance: Option<Box<Provenance>>,
+        /// What it is restored with.
+        plugin: Box<PluginRecord>,
         /// How far it is gone.
         deleted: Deleted,
     },
@@ -418,6 +381,31 @@ pub enum RecordBody {
     /// The keys that may sign a tenant's plugins, in their order, at most
     /// [`MAX_SIGNERS`](crate::signing::MAX_SIGNERS). Without any its plugins need no signature.
     Signers(Vec<SignerKey>),
+}
+
+/// What is known of a plugin.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PluginRecord {
+    /// The name in its card, or that of its file.
+    pub name: Name,
+    /// The version in its card.
+    pub version: String,
+    /// The size of the component.
+    pub bytes: u64,
+    /// See [`Activation::self_causal`].
+    pub self_causal: bool,
+    /// See [`Activation::validates`].
+    pub validates: bool,
+    /// Why its merges are not run, if it was found to make different values of the same siblings. At most
+    /// [`MAX_QUARANTINE_BYTES`].
+    pub quarantined: Option<String>,
+    /// The token of the operator who has pushed it without the laws being checked, if one has ever.
+    pub unchecked: Option<Name>,
+    /// What every node must get in a fixed run before it uses the plugin, one for each engine. At most
+    /// [`MAX_TRANSCRIPTS`].
+    pub transcripts: Vec<Transcript>,
+    /// Where it comes from.
+    pub provenance: Option<Box<Provenance>>,
 }
 
 /// What a plugin answers in a fixed run of calls, and what fuel they use.

@@ -13,6 +13,8 @@ mod asking;
 mod batches;
 #[path = "../../../host/core/tests/machines/bounds.rs"]
 mod bounds;
+#[path = "../../../host/core/tests/machines/comparisons.rs"]
+mod comparisons;
 #[path = "../../../host/core/tests/machines/contacts.rs"]
 mod contacts;
 #[path = "../../../host/core/tests/machines/control.rs"]

@@ -264,7 +264,7 @@ impl Keys {
                 key,
                 version: 1,
                 stamp,
-                body: plugin_record(bucket.name.clone(), "1".into(), 0, false, true),
+                body: RecordBody::Plugin(plugin_record(bucket.name.clone(), "1".into(), 0, false, true)),
             })
         };
         self.buckets.iter().map(record).chain(self.buckets.iter().filter_map(plugin)).collect()

@@ -104,61 +104,22 @@ pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
     let RecordKey::Plugin(_, digest) = record.key else { return None };
-    let (body, deleted) = match record.body {
-        RecordBody::DeletedPlugin {
-            name,
-            version,
-            bytes,
-            self_causal,
-            validates,
-            quarantined,
-            unchecked,
-            transcripts,
-            provenance,
-            deleted,
-        } => {
-            let body = RecordBody::Plugin {
-                name,
-                version,
-                bytes,
-                self_causal,
-                validates,
-                quarantined,
-                unchecked,
-                transcripts,
-                provenance,
-            };
-            (body, Some(deleted))
-        }
-        body => (body, None),
+    let (plugin, deleted) = match record.body {
+        RecordBody::Plugin(plugin) => (plugin, None),
+        RecordBody::DeletedPlugin { plugin, deleted } => (plugin, Some(deleted)),
+        _ => return None,
     };
-    match body {
-        RecordBody::Plugin {
-            name,
-            version,
-            bytes,
-            self_causal,
-            validates,
-            quarantined,
-            unchecked,
-            transcripts,
-            provenance,
-        } => {
-            let provenance = provenance.map(|from| *from);
-            Some(PluginInfo {
-                digest,
-                name,
-                version,
-                bytes,
-                self_causal,
-                validates,
-                quarantined,
-                unchecked,
-                transcripts,
-                provenance,
-                deleted,
-            })
-        }
-        _ => None,
-    }
+    Some(PluginInfo {
+        digest,
+        name: plugin.name,
+        version: plugin.version,
+        bytes: plugin.bytes,
+        self_causal: plugin.self_causal,
+        validates: plugin.validates,
+        quarantined: plugin.quarantined,
+        unchecked: plugin.unchecked,
+        transcripts: plugin.transcripts,
+        provenance: plugin.provenance.map(|from| *from),
+        deleted,
+    })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rejoin_client::ErrorKind;
 use rejoin_client::admin::{BucketProps, Grant, LawState, NodePlugins, PluginState, Scope};
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{PluginRecord, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
 use rejoin_wire::Class;
@@ -77,7 +77,7 @@ async fn a_plugin_travels_as_bulk() {
     let cluster = Cluster::start(2).await;
     let admin = cluster.client().await.admin();
     let name = Name::new("cart").unwrap();
-    let body = RecordBody::Plugin {
+    let plugin = Box::new(PluginRecord {
         name,
         version: "1".into(),
         bytes: 3,
@@ -87,12 +87,12 @@ async fn a_plugin_travels_as_bulk() {
         unchecked: None,
         transcripts: Vec::new(),
         provenance: None,
-    };
+    });
     let record = Record {
         key: RecordKey::Plugin(TenantId::from_name(&tenant()), PluginDigest([7; 32])),
         version: 1,
         stamp: Hlc::default(),
-        body,
+        body: RecordBody::Plugin(plugin),
     };
     let changed = || React::Say(Reply::Changed { record: record.clone(), behind: Vec::new() });
     cluster.react([changed()]);

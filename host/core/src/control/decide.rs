@@ -5,11 +5,13 @@
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 
-use rejoin_proto::catalog::{Activation, BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{
+    Activation, BucketProps, MAX_QUARANTINE_BYTES, PluginRecord, Record, RecordBody, RecordKey,
+};
 use rejoin_proto::signing::Provenance;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
 
-use super::signers::{from, pushed_at};
+use super::deletions::no_plugin;
 use super::{CatalogChange, Control, MAX_RECORDS, MAX_VERSION, transcribed_record};
 
 impl Control {
@@ -72,30 +74,36 @@ impl Control {
                 Ok(Record { key, version: version + 1, stamp, body })
             }
             CatalogChange::Token(tenant, name, by, change) => self.changed_token(stamp, (tenant, name), by, change),
-            CatalogChange::PluginAdd(tenant, digest, body) => {
-                self.check_signed(tenant, &digest, &body)?;
-                let (key, body) = (RecordKey::Plugin(tenant, digest), pushed_at(body, stamp));
-                let known = self.records.get(&key);
-                let version = match known {
-                    // As far ahead as a restoration.
-                    Some(Record { version, body: RecordBody::DeletedPlugin { .. }, .. }) => version + 2,
-                    Some(known) => {
-                        let provenance = self.provenance_again(tenant, &known.body, &body);
-                        return Ok(pushed_again(known, stamp, &body, provenance));
+            CatalogChange::PluginAdd(tenant, digest, mut plugin) => {
+                self.check_signed(tenant, &digest, &plugin)?;
+                if let Some(from) = &mut plugin.provenance {
+                    from.pushed = stamp;
+                }
+                let key = RecordKey::Plugin(tenant, digest);
+                let version = match self.records.get(&key) {
+                    Some(known @ Record { body: RecordBody::Plugin(before), .. }) => {
+                        let provenance = self.provenance_again(tenant, before, &plugin);
+                        let again = pushed_again(before, &plugin, provenance);
+                        return Ok(changed(known, stamp, RecordBody::Plugin(again)));
                     }
-                    None => 1,
+                    Some(Record { version, body: RecordBody::DeletedPlugin { plugin: before, .. }, .. }) => {
+                        plugin.unchecked = plugin.unchecked.take().or_else(|| before.unchecked.clone());
+                        // As far ahead as a restoration.
+                        version + 2
+                    }
+                    _ => 1,
                 };
-                let body = marked(body, known.and_then(|known| unchecked(&known.body)));
-                self.check_plugins(tenant, &body)?;
-                Ok(Record { key, version, stamp, body })
+                self.check_plugins(tenant, &plugin)?;
+                Ok(Record { key, version, stamp, body: RecordBody::Plugin(plugin) })
             }
             CatalogChange::PluginQuarantine(tenant, digest, why) => {
                 self.quarantined((tenant, digest), stamp, Some(why))
             }
             CatalogChange::PluginRelease(tenant, digest) => self.quarantined((tenant, digest), stamp, None),
             CatalogChange::PluginTranscript(tenant, digest, transcript) => {
-                let known = self.plugin(tenant, digest)?;
-                Ok(changed(known, stamp, transcribed_record(known.body.clone(), &[transcript])))
+                let (known, plugin) = self.plugin(tenant, digest)?;
+                let plugin = transcribed_record(Box::new(plugin.clone()), &[transcript]);
+                Ok(changed(known, stamp, RecordBody::Plugin(plugin)))
             }
             CatalogChange::QuotaSet(tenant, bucket, quota) => self.quota_set(stamp, (tenant, bucket), quota),
             CatalogChange::TenantDelete(name, after_ms) => self.tenant_deleted(stamp, name, after_ms),
@@ -122,23 +130,20 @@ impl Control {
         stamp: Hlc,
         why: Option<String>,
     ) -> Result<Record, ErrorReply> {
-        let known = self.plugin(tenant, digest)?;
-        let mut record = known.clone();
-        if let RecordBody::Plugin { quarantined, .. } = &mut record.body
-            && quarantined.is_some() != why.is_some()
-        {
-            *quarantined = why.map(|why| cut(why, MAX_QUARANTINE_BYTES));
-            (record.version, record.stamp) = (known.version + 1, stamp);
+        let (known, plugin) = self.plugin(tenant, digest)?;
+        if plugin.quarantined.is_some() == why.is_some() {
+            return Ok(known.clone());
         }
-        Ok(record)
+        let quarantined = why.map(|why| cut(why, MAX_QUARANTINE_BYTES));
+        Ok(changed(known, stamp, RecordBody::Plugin(Box::new(PluginRecord { quarantined, ..plugin.clone() }))))
     }
 
-    /// The record of a plugin that is not deleted.
-    fn plugin(&self, tenant: TenantId, digest: PluginDigest) -> Result<&Record, ErrorReply> {
-        let known = self.records.get(&RecordKey::Plugin(tenant, digest));
-        known
-            .filter(|known| matches!(known.body, RecordBody::Plugin { .. }))
-            .ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")))
+    /// The record of a plugin that is not deleted, and what it says.
+    fn plugin(&self, tenant: TenantId, digest: PluginDigest) -> Result<(&Record, &PluginRecord), ErrorReply> {
+        match self.records.get(&RecordKey::Plugin(tenant, digest)) {
+            Some(known @ Record { body: RecordBody::Plugin(plugin), .. }) => Ok((known, plugin)),
+            _ => Err(no_plugin(&digest)),
+        }
     }
 
     /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.
@@ -169,28 +174,29 @@ impl Control {
         stamp: Hlc,
     ) -> Result<Activation, ErrorReply> {
         let known = self.records.get(&RecordKey::Plugin(tenant, plugin)).map(|record| &record.body);
-        let Some(body @ RecordBody::Plugin { self_causal, validates, quarantined, .. }) = known else {
+        let Some(RecordBody::Plugin(known)) = known else {
             let message =
                 alloc::format!("there is no plugin {plugin} here: push it first with `rejoin plugin push FILE`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        if let Some(why) = quarantined {
+        if let Some(why) = &known.quarantined {
             let message =
                 alloc::format!("plugin {plugin} is quarantined: {why}; `rejoin plugin release {plugin}` ends that");
             return Err(ErrorReply::new(ErrorCode::BadRequest, message));
         }
-        self.check_signed(tenant, &plugin, body)?;
-        Ok(Activation { plugin, self_causal: *self_causal, since: stamp, replaces, validates: *validates })
+        self.check_signed(tenant, &plugin, known)?;
+        let (self_causal, validates) = (known.self_causal, known.validates);
+        Ok(Activation { plugin, self_causal, since: stamp, replaces, validates })
     }
 }
 
-/// The record of a plugin that is pushed again: nothing changes, and it is no error. But if its laws were not checked
-/// this time, the record says so from then on; it gets the transcript of an engine that it has none of; and it has that
-/// provenance.
-fn pushed_again(known: &Record, stamp: Hlc, pushed: &RecordBody, provenance: Option<Box<Provenance>>) -> Record {
-    let added = if let RecordBody::Plugin { transcripts, .. } = pushed { transcripts.as_slice() } else { &[] };
-    let body = from(marked(known.body.clone(), unchecked(pushed)), provenance);
-    changed(known, stamp, transcribed_record(body, added))
+/// What is known of a plugin that is pushed again: nothing changes, and it is no error. But if its laws were not
+/// checked this time, the record says so from then on, which nothing takes away again; it gets the transcript of an
+/// engine that it has none of; and it has that provenance.
+fn pushed_again(known: &PluginRecord, pushed: &PluginRecord, provenance: Option<Box<Provenance>>) -> Box<PluginRecord> {
+    let unchecked = known.unchecked.clone().or_else(|| pushed.unchecked.clone());
+    let record = Box::new(PluginRecord { unchecked, provenance, ..known.clone() });
+    transcribed_record(record, &pushed.transcripts)
 }
 
 /// The next version of a record, if its content changes.
@@ -199,24 +205,6 @@ fn changed(known: &Record, stamp: Hlc, body: RecordBody) -> Record {
         return known.clone();
     }
     Record { key: known.key.clone(), version: known.version + 1, stamp, body }
-}
-
-/// The record of a plugin, with the mark that it was pushed unchecked, which nothing takes away again.
-fn marked(mut body: RecordBody, by: Option<&Name>) -> RecordBody {
-    if let RecordBody::Plugin { unchecked, .. } = &mut body
-        && unchecked.is_none()
-    {
-        *unchecked = by.cloned();
-    }
-    body
-}
-
-/// Who has pushed a plugin unchecked.
-fn unchecked(body: &RecordBody) -> Option<&Name> {
-    match body {
-        RecordBody::Plugin { unchecked, .. } | RecordBody::DeletedPlugin { unchecked, .. } => unchecked.as_ref(),
-        _ => None,
-    }
 }
 
 /// The beginning of a text that has so many bytes at most.

@@ -126,40 +126,9 @@ impl Control {
         after_ms: u64,
     ) -> Result<Record, ErrorReply> {
         let key = RecordKey::Plugin(tenant, digest);
-        let known = self.records.get(&key);
-        let (version, body) = match known.map(|record| (record.version, record.body.clone())) {
-            Some((
-                version,
-                RecordBody::Plugin {
-                    name,
-                    version: of,
-                    bytes,
-                    self_causal,
-                    validates,
-                    quarantined,
-                    unchecked,
-                    transcripts,
-                    provenance,
-                },
-            )) => {
-                let (deleted, version_text) = (deleted(stamp, after_ms), of);
-                let body = RecordBody::DeletedPlugin {
-                    name,
-                    version: version_text,
-                    bytes,
-                    self_causal,
-                    validates,
-                    quarantined,
-                    unchecked,
-                    transcripts,
-                    provenance,
-                    deleted,
-                };
-                (version, body)
-            }
-            Some((_, body)) if open_deletion(&body).is_some() => {
-                return known.cloned().ok_or_else(|| no_plugin(&digest));
-            }
+        let (version, plugin) = match self.records.get(&key) {
+            Some(Record { version, body: RecordBody::Plugin(plugin), .. }) => (version, plugin),
+            Some(known) if open_deletion(&known.body).is_some() => return Ok(known.clone()),
             _ => return Err(no_plugin(&digest)),
         };
         let user = self.records.values().find_map(|record| {
@@ -178,6 +147,7 @@ impl Control {
         if let Some((bucket, props)) = user {
             return Err(ErrorReply::new(ErrorCode::BadRequest, in_use(bucket, props, &digest)));
         }
+        let body = RecordBody::DeletedPlugin { plugin: plugin.clone(), deleted: deleted(stamp, after_ms) };
         Ok(Record { key, version: version + 1, stamp, body })
     }
 
@@ -188,40 +158,13 @@ impl Control {
         (tenant, digest): (TenantId, PluginDigest),
     ) -> Result<Record, ErrorReply> {
         let key = RecordKey::Plugin(tenant, digest);
-        match self.records.get(&key).cloned() {
-            Some(Record {
-                version: at,
-                body:
-                    RecordBody::DeletedPlugin {
-                        name,
-                        version,
-                        bytes,
-                        self_causal,
-                        validates,
-                        quarantined,
-                        unchecked,
-                        transcripts,
-                        provenance,
-                        deleted,
-                    },
-                ..
-            }) => {
-                restorable(&deleted, stamp, "plugin", &digest)?;
-                let body = RecordBody::Plugin {
-                    name,
-                    version,
-                    bytes,
-                    self_causal,
-                    validates,
-                    quarantined,
-                    unchecked,
-                    transcripts,
-                    provenance,
-                };
-                self.check_plugins(tenant, &body)?;
-                Ok(Record { key, version: at + 2, stamp, body })
+        match self.records.get(&key) {
+            Some(Record { version, body: RecordBody::DeletedPlugin { plugin, deleted }, .. }) => {
+                restorable(deleted, stamp, "plugin", &digest)?;
+                self.check_plugins(tenant, plugin)?;
+                Ok(Record { key, version: version + 2, stamp, body: RecordBody::Plugin(plugin.clone()) })
             }
-            Some(known) => Ok(known),
+            Some(known) => Ok(known.clone()),
             None => Err(no_plugin(&digest)),
         }
     }
@@ -318,7 +261,7 @@ fn exists(kind: &str, name: &Name) -> ErrorReply {
     ErrorReply::new(ErrorCode::Exists, alloc::format!("there is a {kind} {name} already"))
 }
 
-fn no_plugin(digest: &PluginDigest) -> ErrorReply {
+pub(super) fn no_plugin(digest: &PluginDigest) -> ErrorReply {
     ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}"))
 }
 

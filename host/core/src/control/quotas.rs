@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::ToString;
 
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{PluginRecord, Record, RecordBody, RecordKey};
 use rejoin_proto::quota::{Limit, MAX_WEIGHT, Quota};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, TenantId};
 
@@ -51,17 +51,19 @@ impl Control {
     ///
     /// # Errors
     /// Which limit there is.
-    pub(super) fn check_plugins(&self, tenant: TenantId, wanted: &RecordBody) -> Result<(), ErrorReply> {
+    pub(super) fn check_plugins(&self, tenant: TenantId, wanted: &PluginRecord) -> Result<(), ErrorReply> {
         let Some(Record { body: RecordBody::Quota(quota), .. }) = self.records.get(&RecordKey::Quota(tenant, None))
         else {
             return Ok(());
         };
-        let size = |body: &RecordBody| if let RecordBody::Plugin { bytes, .. } = body { Some(*bytes) } else { None };
-        let of_tenant = |record: &&Record| matches!(record.key, RecordKey::Plugin(of, _) if of == tenant);
-        let sizes = || self.records.values().filter(of_tenant).filter_map(|record| size(&record.body));
+        let size = |record: &Record| match (&record.key, &record.body) {
+            (RecordKey::Plugin(of, _), RecordBody::Plugin(plugin)) if *of == tenant => Some(plugin.bytes),
+            _ => None,
+        };
+        let sizes = || self.records.values().filter_map(size);
         let used = [
             (Limit::Plugins, sizes().count() as u64, 1),
-            (Limit::PluginBytes, sizes().fold(0, u64::saturating_add), size(wanted).unwrap_or_default()),
+            (Limit::PluginBytes, sizes().fold(0, u64::saturating_add), wanted.bytes),
         ];
         for (limit, used, more) in used {
             // Rule: plugins are within their quota.

@@ -4,10 +4,8 @@
 //! A bucket that loses its name has an id of its own, so its objects are not read as the winner's, under another n. It
 //! is kept under a name made of its id, so that no acknowledged write is lost.
 
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{PluginRecord, Record, RecordBody, RecordKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Name};
-
-use super::signers::from;
 
 /// How many bytes of its old name a bucket keeps when it has lost it: with the id behind it, it is still a name.
 const KEPT_NAME: usize = 40;
@@ -66,8 +64,9 @@ pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
             tie && (!revoked || (*barred && !now))
         }
         // Who has pushed it first does not matter to whoever pushes it too.
-        (made @ RecordBody::Plugin { .. }, now @ RecordBody::Plugin { .. }) => {
-            tie && from(made.clone(), None) != from(now.clone(), None)
+        (RecordBody::Plugin(made), RecordBody::Plugin(now)) => {
+            let content = |plugin: &PluginRecord| PluginRecord { provenance: None, ..plugin.clone() };
+            tie && content(made) != content(now)
         }
         (made, now) => tie && made != now,
     }
@@ -96,10 +95,11 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
             "lost the race: another node has made or changed token {name} at the same time, and this one is not taken \
                 anywhere; use another name"
         ),
-        (RecordKey::Plugin(..), RecordBody::Plugin { .. }) if made.version > 1 => {
+        (RecordKey::Plugin(..), RecordBody::Plugin(_)) if made.version > 1 => {
             "lost the race: the plugin's record was changed at another node at the same time; look at it again".into()
         }
-        (RecordKey::Plugin(..), RecordBody::Plugin { name, .. }) => {
+        (RecordKey::Plugin(..), RecordBody::Plugin(plugin)) => {
+            let name = &plugin.name;
             alloc::format!(
                 "lost the race: the component is stored, but another node has pushed it under the name {name}, which \
                     it has now"

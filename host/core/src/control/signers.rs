@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{PluginRecord, Record, RecordBody, RecordKey};
 use rejoin_proto::signing::{MAX_SIGNERS, Provenance, SignerChange, SignerKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, PluginDigest, TenantId};
 
@@ -59,14 +59,15 @@ impl Control {
         &self,
         tenant: TenantId,
         digest: &PluginDigest,
-        body: &RecordBody,
+        plugin: &PluginRecord,
     ) -> Result<(), ErrorReply> {
         let signers = self.signers(tenant);
+        let signer = plugin.provenance.as_ref().and_then(|from| from.signer);
         // Rule: unsigned plugins are not used.
-        if signers.is_empty() || signer(body).is_some_and(|signer| signers.contains(&signer)) {
+        if signers.is_empty() || signer.is_some_and(|signer| signers.contains(&signer)) {
             return Ok(());
         }
-        let by = signer(body).map_or_else(
+        let by = signer.map_or_else(
             || "is not signed".to_string(),
             |signer| alloc::format!("is signed with {signer}, which is no signer of this tenant now"),
         );
@@ -84,10 +85,10 @@ impl Control {
     pub(super) fn provenance_again(
         &self,
         tenant: TenantId,
-        known: &RecordBody,
-        pushed: &RecordBody,
+        known: &PluginRecord,
+        pushed: &PluginRecord,
     ) -> Option<Box<Provenance>> {
-        let (known, pushed) = (provenance(known), provenance(pushed));
+        let (known, pushed) = (known.provenance.as_deref(), pushed.provenance.as_deref());
         let mut kept = known.or(pushed)?.clone();
         let signers = self.signers(tenant);
         let is_taken = |signer: Option<SignerKey>| signer.is_some_and(|signer| signers.contains(&signer));
@@ -98,42 +99,4 @@ impl Control {
         }
         Some(Box::new(kept))
     }
-}
-
-/// Where a plugin comes from.
-fn provenance(body: &RecordBody) -> Option<&Provenance> {
-    match body {
-        RecordBody::Plugin { provenance, .. } | RecordBody::DeletedPlugin { provenance, .. } => provenance.as_deref(),
-        _ => None,
-    }
-}
-
-fn signer(body: &RecordBody) -> Option<SignerKey> {
-    provenance(body).and_then(|provenance| provenance.signer)
-}
-
-/// The record of a plugin with where it comes from. When it was pushed is filled in where it becomes part of the
-/// catalog.
-#[must_use]
-pub fn provenance_record(mut record: RecordBody, from: Provenance) -> RecordBody {
-    if let RecordBody::Plugin { provenance, .. } = &mut record {
-        *provenance = Some(Box::new(from));
-    }
-    record
-}
-
-/// The record of a plugin that is pushed now.
-pub(super) fn pushed_at(mut record: RecordBody, stamp: Hlc) -> RecordBody {
-    if let RecordBody::Plugin { provenance: Some(provenance), .. } = &mut record {
-        provenance.pushed = stamp;
-    }
-    record
-}
-
-/// The record with that provenance.
-pub(super) fn from(mut record: RecordBody, known: Option<Box<Provenance>>) -> RecordBody {
-    if let RecordBody::Plugin { provenance, .. } = &mut record {
-        *provenance = known;
-    }
-    record
 }

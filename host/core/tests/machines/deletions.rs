@@ -1,6 +1,6 @@
 //! Deletions: disabled at once, restored until their time, reaped then, and never brought back by who was away.
 
-use rejoin_core::control::{CatalogChange, CatalogEvent, plugin_record, unchecked_record};
+use rejoin_core::control::{CatalogChange, CatalogEvent, plugin_record};
 use rejoin_core::tenants::TenantNames;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{
@@ -264,14 +264,14 @@ fn a_plugin_that_a_bucket_uses_is_not_deleted() {
     }
     let restore_plugin = || CatalogChange::PluginRestore(tenant(), digest);
     nodes.change(0, 12, restore_plugin());
-    assert!(matches!(nodes.answer(12).expect("in time").body, RecordBody::Plugin { .. }));
+    assert!(matches!(nodes.answer(12).expect("in time").body, RecordBody::Plugin(_)));
     nodes.change(0, 13, delete_plugin());
     assert!(nodes.answer(13).is_ok());
     pass(&mut nodes, 0, AFTER_MS);
     nodes.change(0, 14, restore_plugin());
     assert_eq!(nodes.answer(14).expect_err("it is gone").code, ErrorCode::NotFound);
     nodes.change(0, 10, push());
-    assert!(matches!(nodes.answer(10).expect("pushed again").body, RecordBody::Plugin { .. }));
+    assert!(matches!(nodes.answer(10).expect("pushed again").body, RecordBody::Plugin(_)));
 }
 
 #[test]
@@ -279,15 +279,20 @@ fn that_a_plugin_was_pushed_unchecked_is_said_for_ever() {
     let digest = PluginDigest([5; 32]);
     let mut nodes = with_a_bucket(1);
     let checked = || plugin_record(name("cart"), "1".into(), 9, false, false);
+    let unchecked = |token: &str| {
+        let mut record = checked();
+        record.unchecked = Some(name(token));
+        record
+    };
     let by = |nodes: &mut Nodes, call, body| {
         nodes.change(0, call, CatalogChange::PluginAdd(tenant(), digest, body));
         let record = nodes.answer(call).expect("pushed");
-        let RecordBody::Plugin { unchecked, .. } = record.body else { panic!("{record:?}") };
-        (record.version, unchecked)
+        let RecordBody::Plugin(plugin) = record.body else { panic!("{record:?}") };
+        (record.version, plugin.unchecked)
     };
     assert_eq!(by(&mut nodes, 2, checked()), (1, None));
-    assert_eq!(by(&mut nodes, 3, unchecked_record(checked(), name("root"))), (2, Some(name("root"))));
-    assert_eq!(by(&mut nodes, 4, unchecked_record(checked(), name("other"))), (2, Some(name("root"))));
+    assert_eq!(by(&mut nodes, 3, unchecked("root")), (2, Some(name("root"))));
+    assert_eq!(by(&mut nodes, 4, unchecked("other")), (2, Some(name("root"))));
     assert_eq!(by(&mut nodes, 5, checked()), (2, Some(name("root"))), "a check later takes nothing back");
     nodes.change(0, 6, CatalogChange::PluginDelete(tenant(), digest, AFTER_MS));
     assert!(nodes.answer(6).is_ok());

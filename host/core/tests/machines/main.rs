@@ -4,6 +4,7 @@ mod access;
 mod asking;
 mod batches;
 mod bounds;
+mod comparisons;
 mod contacts;
 mod control;
 mod copies;

@@ -1,6 +1,6 @@
 //! Who may sign a tenant's plugins, and what is known of where a plugin comes from.
 
-use rejoin_core::control::{CatalogChange, plugin_record, provenance_record};
+use rejoin_core::control::{CatalogChange, plugin_record};
 use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::signing::{MAX_SIGNERS, Provenance, SignerChange, SignerKey};
@@ -30,8 +30,9 @@ fn push_of(by: &str, signer: Option<u8>) -> CatalogChange {
         signer: signer.map(key),
         builder: Some("rustc 1.90.0".into()),
     };
-    let record = plugin_record(name("cart"), "1".into(), 9, false, false);
-    CatalogChange::PluginAdd(tenant(), DIGEST, provenance_record(record, from))
+    let mut record = plugin_record(name("cart"), "1".into(), 9, false, false);
+    record.provenance = Some(Box::new(from));
+    CatalogChange::PluginAdd(tenant(), DIGEST, record)
 }
 
 fn create(bucket: &str) -> CatalogChange {
@@ -42,7 +43,8 @@ fn create(bucket: &str) -> CatalogChange {
 
 /// Who has pushed a plugin first, and which key has signed it.
 fn provenance(record: &Record) -> (Name, Option<SignerKey>) {
-    let RecordBody::Plugin { provenance: Some(from), .. } = &record.body else { panic!("{record:?}") };
+    let RecordBody::Plugin(plugin) = &record.body else { panic!("{record:?}") };
+    let from = plugin.provenance.as_ref().expect("where it comes from");
     assert!(from.pushed > Hlc::default() && from.builder.as_deref() == Some("rustc 1.90.0"), "{record:?}");
     (from.pushed_by.clone(), from.signer)
 }

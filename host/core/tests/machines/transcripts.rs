@@ -27,8 +27,8 @@ fn record(of: Transcript) -> CatalogChange {
 fn known(control: &Control) -> (u64, Vec<Transcript>) {
     let record = control.get(&RecordKey::Plugin(tenant(), DIGEST)).expect("a plugin");
     match &record.body {
-        RecordBody::Plugin { transcripts, .. } | RecordBody::DeletedPlugin { transcripts, .. } => {
-            (record.version, transcripts.clone())
+        RecordBody::Plugin(plugin) | RecordBody::DeletedPlugin { plugin, .. } => {
+            (record.version, plugin.transcripts.clone())
         }
         other => panic!("{other:?}"),
     }

@@ -199,11 +199,10 @@ fn failures_and_values_with_a_time_to_live_are_not_compared() {
 
 /// A plugin's record, quarantined or not.
 fn record(quarantined: bool) -> Record {
-    let mut body = plugin_record(name("words"), "1".into(), 9, false, false);
-    if let RecordBody::Plugin { quarantined: why, .. } = &mut body {
-        *why = quarantined.then(|| "it was seen to vary".into());
-    }
-    Record { key: RecordKey::Plugin(tenant(), PLUGIN), version: 2, stamp: Hlc::default(), body }
+    let mut plugin = plugin_record(name("words"), "1".into(), 9, false, false);
+    plugin.quarantined = quarantined.then(|| "it was seen to vary".into());
+    let (key, body) = (RecordKey::Plugin(tenant(), PLUGIN), RecordBody::Plugin(plugin));
+    Record { key, version: 2, stamp: Hlc::default(), body }
 }
 
 #[test]

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use rejoin_proto::access::{Grant, Limits, Scope};
 use rejoin_proto::catalog::{
-    Activation, BucketPast, BucketProps, Deleted, Durability, OldSecret, PastPlugin, Quorum, Record, RecordBody,
-    RecordKey, Transcript,
+    Activation, BucketPast, BucketProps, Deleted, Durability, OldSecret, PastPlugin, PluginRecord, Quorum, Record,
+    RecordBody, RecordKey, Transcript,
 };
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
@@ -286,7 +286,7 @@ fn deleted_bucket_record() -> Record {
 }
 
 fn deleted_plugin_record() -> Record {
-    let body = RecordBody::DeletedPlugin {
+    let plugin = Box::new(PluginRecord {
         name: name("cart"),
         version: "0.1.0".into(),
         bytes: 37_000,
@@ -296,9 +296,9 @@ fn deleted_plugin_record() -> Record {
         unchecked: None,
         transcripts: Vec::new(),
         provenance: None,
-        deleted: Deleted { reap_ms: 1_700_000_600_000, reaped: false },
-    };
-    record(RecordKey::Plugin(tenant(), digest()), body)
+    });
+    let deleted = Deleted { reap_ms: 1_700_000_600_000, reaped: false };
+    record(RecordKey::Plugin(tenant(), digest()), RecordBody::DeletedPlugin { plugin, deleted })
 }
 
 fn deleted_tenant_record() -> Record {
@@ -307,7 +307,7 @@ fn deleted_tenant_record() -> Record {
 }
 
 pub(crate) fn plugin_record() -> Record {
-    let body = RecordBody::Plugin {
+    let plugin = Box::new(PluginRecord {
         name: name("cart"),
         version: "0.1.0".into(),
         bytes: 37_000,
@@ -322,8 +322,8 @@ pub(crate) fn plugin_record() -> Record {
             signer: Some(SignerKey([3; 32])),
             builder: Some("rustc 1.90.0".into()),
         })),
-    };
-    record(RecordKey::Plugin(tenant(), digest()), body)
+    });
+    record(RecordKey::Plugin(tenant(), digest()), RecordBody::Plugin(plugin))
 }
 
 pub(crate) fn grant() -> Grant {

@@ -164,15 +164,11 @@ fn is_sound(record: &Record) {
                 && past.plugins.len() <= 100
                 && !past.buckets.contains(id)
         }
-        (
-            RecordKey::Plugin(..),
-            RecordBody::Plugin { version, quarantined, transcripts, provenance, .. }
-            | RecordBody::DeletedPlugin { version, quarantined, transcripts, provenance, .. },
-        ) => {
-            let builder = provenance.as_ref().and_then(|provenance| provenance.builder.as_ref());
-            version.len() <= 64
-                && quarantined.as_ref().is_none_or(|why| why.len() <= 512)
-                && transcripts.len() <= 4
+        (RecordKey::Plugin(..), RecordBody::Plugin(plugin) | RecordBody::DeletedPlugin { plugin, .. }) => {
+            let builder = plugin.provenance.as_ref().and_then(|provenance| provenance.builder.as_ref());
+            plugin.version.len() <= 64
+                && plugin.quarantined.as_ref().is_none_or(|why| why.len() <= 512)
+                && plugin.transcripts.len() <= 4
                 && builder.is_none_or(|builder| builder.len() <= 256)
         }
         (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
