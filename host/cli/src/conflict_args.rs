@@ -23,7 +23,7 @@ pub(crate) enum ConflictCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Write the merges of a key to a file with which `plugin replay` runs them again: folds, failures, the siblings now
+    /// Write the merges of a key to a file with which `plugin replay` runs them again: folds, failures, its siblings
     Export {
         bucket: String,
         #[command(flatten)]

@@ -90,8 +90,8 @@ pub struct Config {
     /// The plugins that the release has been tested with: their laws are not checked again. Not a key of the file.
     #[serde(skip)]
     pub released: BTreeSet<PluginDigest>,
-    /// Of so many merges of a bucket the laws are checked again on one; 0: on none. They are at least on one a minute and
-    /// at most on one a second.
+    /// Of so many merges of a bucket the laws are checked again on one; 0: on none. They are at least on one a minute
+    /// and at most on one a second.
     #[serde(default = "defaults::sentinel_every")]
     pub sentinel_every: u64,
     /// A plugin is quarantined when merges of so many keys have broken a law; 0: this is only said.
@@ -184,8 +184,8 @@ pub struct Config {
     /// owner is given this time.
     #[serde(default = "defaults::hedge_min_ms")]
     pub hedge_min_ms: u64,
-    /// The longest such time, in milliseconds; between the two it follows the owner's recent answers. 0: every read asks
-    /// all owners at once.
+    /// The longest such time, in milliseconds; between the two it follows the owner's recent answers. 0: every read
+    /// asks all owners at once.
     #[serde(default = "defaults::hedge_max_ms")]
     pub hedge_max_ms: u64,
     /// Of so many reads one asks all owners, once it is answered, and repairs them; 0: none.

@@ -1,11 +1,11 @@
 //! The sentinel: checks the laws again on a small share of the merges that this node has run, off the path of every
 //! request, and says so when a plugin breaks one.
 //!
-//! A check takes a plugin a few more calls on the same siblings ([`Pool::check_again`](rejoin_merge::Pool::check_again)),
-//! on a thread of the lowest priority and on the tenant's fuel. A tenant that owes fuel is not checked. When merges of
-//! so many keys have broken a law, each found twice, the plugin is quarantined like one that varies from node to node.
-//! After an operator or author has released it, it takes as many other keys to quarantine it again: what was known when
-//! it was released only alarms.
+//! A check takes a plugin a few more calls on the same siblings
+//! ([`Pool::check_again`](rejoin_merge::Pool::check_again)), on a thread of the lowest priority and on the tenant's
+//! fuel. A tenant that owes fuel is not checked. When merges of so many keys have broken a law, each found twice, the
+//! plugin is quarantined like one that varies from node to node. After an operator or author has released it, it takes
+//! as many other keys to quarantine it again: what was known when it was released only alarms.
 //!
 //! All of it is in memory. A node counts what it has found by itself, since its start.
 

@@ -22,8 +22,8 @@ pub(crate) const STREAMS: u32 = Class::COUNT as u32;
 /// Above this, segmentation offload was measured to lose datagrams.
 const MAX_MTU: u16 = 6_500;
 /// The other side acknowledges after more than so many packets, if nothing that it sends takes the acknowledgement
-/// along before. By default QUIC acknowledges every other packet at once, before the answer is there, in a datagram that
-/// has nothing else in it.
+/// along before. By default QUIC acknowledges every other packet at once, before the answer is there, in a datagram
+/// that has nothing else in it.
 const ACK_THRESHOLD: u32 = 15;
 /// It waits for no longer than this. A loss at the end of what was sent is noticed that much later, and a sender whose
 /// window is less than [`ACK_THRESHOLD`] packets waits for it: 25 ms, QUIC's default, would be a stall.

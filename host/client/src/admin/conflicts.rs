@@ -86,8 +86,8 @@ impl Admin {
         Ok(conflicts.into_values().collect())
     }
 
-    /// The merges of a bucket that were found to break a law, the earliest first. Each node that can be reached tells the
-    /// last few that it has found since its start.
+    /// The merges of a bucket that were found to break a law, the earliest first. Each node that can be reached tells
+    /// the last few that it has found since its start.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

@@ -37,8 +37,8 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if there are 16 already, [`ErrorKind::Denied`] for a token whose scope does not allow it;
-    /// else as [`Admin::status`].
+    /// [`ErrorKind::TooLarge`] if there are 16 already, [`ErrorKind::Denied`] for a token whose scope does not allow
+    /// it; else as [`Admin::status`].
     pub async fn add_signer(&self, key: SignerKey) -> Result<Vec<SignerKey>> {
         self.change(AdminRequest::SignersSet(SignerChange::Add(key)), keys).await.map(|(keys, _)| keys)
     }

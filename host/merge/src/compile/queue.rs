@@ -92,8 +92,8 @@ impl CompileQueue {
         }
     }
 
-    /// Compiles a component of a tenant, or takes it from the cache, loads it and makes its transcript. `done` is called
-    /// exactly once, unless the queue is full.
+    /// Compiles a component of a tenant, or takes it from the cache, loads it and makes its transcript. `done` is
+    /// called exactly once, unless the queue is full.
     ///
     /// # Errors
     /// [`Rejection::NotTried`] if the queue or the tenant's share of it is full; `done` is then dropped uncalled.

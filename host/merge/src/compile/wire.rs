@@ -1,5 +1,5 @@
-//! The protocol between a node and its compiling process: one request, a line with the limits followed by the component,
-//! and one answer.
+//! The protocol between a node and its compiling process: one request, a line with the limits followed by the
+//! component, and one answer.
 
 use serde::{Deserialize, Serialize};
 

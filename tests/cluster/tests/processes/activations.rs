@@ -148,8 +148,8 @@ async fn a_node_that_computes_otherwise_is_named_and_merges_nothing_with_it() {
     assert_eq!(http::get(cluster.admin(2), "/health").unwrap().0, 200);
 }
 
-/// As in a rolling upgrade: a node with another engine has nothing to compare with, and records its own transcript, with
-/// which the next one with that engine compares.
+/// As in a rolling upgrade: a node with another engine has nothing to compare with, and records its own transcript,
+/// with which the next one with that engine compares.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_two_engines_record_a_transcript_each() {
     let cluster = Cluster::start(3).await;
