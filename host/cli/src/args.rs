@@ -501,7 +501,7 @@ pub(crate) enum PluginCommand {
         #[arg(value_name = "SHA256", value_parser = digest)]
         digest: PluginDigest,
     },
-    /// End the quarantine of a plugin: its merges are run again
+    /// End the quarantine of a plugin: its merges are run again, and nodes record its transcripts anew
     Release {
         /// The plugin's digest, as `plugin list` and `status` print it
         #[arg(value_name = "SHA256", value_parser = digest)]

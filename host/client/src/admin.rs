@@ -281,8 +281,8 @@ impl Admin {
         Ok(plugins)
     }
 
-    /// Ends the quarantine of a plugin: its merges are run again on every node. One that is not quarantined stays as it
-    /// is.
+    /// Ends the quarantine of a plugin: its merges are run again on every node. Its transcripts are forgotten, and nodes
+    /// record them anew, those first that have computed otherwise than what was recorded.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

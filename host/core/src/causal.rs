@@ -287,6 +287,25 @@ fn joined(inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> Entry {
     }
 }
 
+/// Whether a value of one is the same bytes in memory as one of the other, and so keeps the same row.
+#[must_use]
+pub(crate) fn share_values(a: &Object, b: &Object) -> bool {
+    let is_one = |a: &Entry, b: &Entry| match (&a.content, &b.content) {
+        (Content::Value(a), Content::Value(b)) => !a.is_empty() && a.as_ptr() == b.as_ptr(),
+        _ => false,
+    };
+    a.entries.iter().any(|entry| b.entries.iter().any(|other| is_one(entry, other)))
+}
+
+/// Gives each value memory of its own, so that no row is kept for it.
+pub(crate) fn copy_values(object: &mut Object) {
+    for entry in &mut object.entries {
+        if let Content::Value(value) = &mut entry.content {
+            *value = Bytes::copy_from_slice(value);
+        }
+    }
+}
+
 /// The bytes of all values together.
 #[must_use]
 pub fn value_bytes(object: &Object) -> usize {

@@ -94,7 +94,7 @@ pub enum CatalogChange {
     PluginAdd(TenantId, PluginDigest, Box<PluginRecord>),
     /// A plugin's merges are not to be run any more, with the reason.
     PluginQuarantine(TenantId, PluginDigest, String),
-    /// A quarantined plugin's merges are to be run again.
+    /// A plugin is not quarantined any more, and its transcripts are forgotten: nodes record them anew.
     PluginRelease(TenantId, PluginDigest),
     /// A tenant.
     TenantCreate(Name),

@@ -222,11 +222,11 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
         self.other_us.is_some_and(|at_us| now_us.saturating_sub(at_us) < SHARED_US)
     }
 
-    /// Whether a flow has at most half of the waiting items that it may have.
+    /// Whether a flow has at most half of the waiting items that it may have, and is not refused for being late.
     #[must_use]
-    pub fn has_eased(&self, flow: K) -> bool {
+    pub fn has_eased(&self, now_us: u64, flow: K) -> bool {
         let twice = |load: Load| load.plus(load);
-        self.room_for(twice(self.waiting_of(flow)), Load::default()).is_ok()
+        self.late_by(now_us, flow).is_none() && self.room_for(twice(self.waiting_of(flow)), Load::default()).is_ok()
     }
 
     /// Takes an item.

@@ -95,7 +95,7 @@ pub fn core_module(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError>
 }
 
 /// Makes a component of a core module with embedded interface types, as guests built with `rejoin-guest` have. Imports
-/// that wasm-bindgen has left in it become functions that trap.
+/// that wasm-bindgen has left in it become functions that trap ([`trapping_imports`]).
 ///
 /// # Errors
 /// [`BuildError::NotAGuest`] if the types are missing, or the module's imports and exports do not match them.
@@ -104,6 +104,13 @@ pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
     let core = bare.as_deref().unwrap_or(core);
     let component = ComponentEncoder::default().validate(true).module(core).and_then(|encoder| encoder.encode());
     component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
+}
+
+/// The imports of a core module that become functions that trap in its component: what wasm-bindgen has left in it.
+/// Their names are whatever the module says. A component has none.
+#[must_use]
+pub fn trapping_imports(file: &[u8]) -> Vec<String> {
+    if wasmparser::Parser::is_core_wasm(file) { bindgen::names(file) } else { Vec::new() }
 }
 
 /// The component in a file. Makes it of a core module, as `cargo build --target wasm32-unknown-unknown` writes it, if

@@ -114,6 +114,14 @@ pub enum Rejection {
         /// The reason.
         reason: String,
     },
+    /// It overflows its stack in the fixed run of calls by which nodes compare themselves. It is not stored, since how
+    /// deep a stack is depends on the processor.
+    #[error(
+        "the plugin overflows its stack on values of its own sampler, or on a few short ones: how deep it may recurse \
+            depends on the processor, so nodes cannot compare what they compute with it. Have it recurse less deeply, \
+            or refuse what is nested too deeply"
+    )]
+    OverflowsStack,
     /// What it answers here differs from what it answers elsewhere. This is the machine's fault, so it is tried again.
     #[error("{reason}")]
     Differs {

@@ -105,7 +105,7 @@ pub use limits::{CallLimits, CompileLimits, ModuleLimits};
 pub use memo::Memo;
 pub use operate::OperationDot;
 pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
-pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
+pub use pool::{Overloaded, PluginCall, Pool, PoolConfig, TooManyChecks};
 pub use rejoin_laws as laws;
 pub use sampled::{SampledLaws, SampledMerge, SampledViolation};
 pub use single::SingleMerge;

@@ -28,7 +28,7 @@ pub(crate) struct Inner {
     pub(crate) sample: Option<sample::SamplePre<CallState>>,
     pub(crate) present: Option<present::PresentPre<CallState>>,
     pub(crate) describe: Option<describe::DescribePre<CallState>>,
-    /// Set by the queue that has compiled it.
+    /// Set by the queue that has compiled it, unless it overflows its stack.
     pub(crate) transcript: OnceLock<Transcript>,
 }
 
@@ -80,7 +80,7 @@ impl Plugin {
     }
 
     /// What it has answered in the fixed run of [`Host::transcript`](crate::Host::transcript), if a
-    /// [`CompileQueue`](crate::CompileQueue) has loaded it.
+    /// [`CompileQueue`](crate::CompileQueue) has loaded it. One that overflows its stack has none.
     #[must_use]
     pub fn transcript(&self) -> Option<Transcript> {
         self.0.transcript.get().copied()

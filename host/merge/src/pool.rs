@@ -4,6 +4,7 @@
 //! so that a tenant or a bucket with slow or many merges does not delay others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -22,6 +23,9 @@ use crate::workers::{QueueFull, STOPPED, TenantShare, Whose, WorkerLimits, Worke
 const BACKGROUND_QUEUE: usize = 64;
 /// The most of them of one tenant.
 const BACKGROUND_TENANT_QUEUE: usize = 16;
+/// The most bytes of merges that wait to be checked again, or are being checked. A merge that alone has more is checked
+/// by itself.
+const BACKGROUND_BYTES: usize = 16 << 20;
 
 /// The sizes of a [`Pool`], and the shares of one tenant and of one bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +69,39 @@ impl From<QueueFull> for Overloaded {
     }
 }
 
+/// A merge is not checked again: as many wait for it as may, or they hold as many bytes as they may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("too many merges wait to be checked again, or too large ones")]
+pub struct TooManyChecks;
+
+/// The bytes of the merges that are to be checked again.
+#[derive(Clone, Default, Debug)]
+struct CheckedBytes(Arc<AtomicUsize>);
+
+impl CheckedBytes {
+    /// Takes room for a merge; `None` if there is not enough.
+    fn hold(&self, bytes: usize) -> Option<HeldBytes> {
+        let add = |held: usize| {
+            let all = held.saturating_add(bytes);
+            (held == 0 || all <= BACKGROUND_BYTES).then_some(all)
+        };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(HeldBytes { of: self.clone(), bytes })
+    }
+}
+
+/// Room that a merge takes until this is dropped: it was checked, or never will be.
+struct HeldBytes {
+    of: CheckedBytes,
+    bytes: usize,
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// The merge threads and their memo. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -74,6 +111,7 @@ pub struct Pool {
     workers: Option<Workers>,
     /// The thread for what nobody waits for.
     background: Option<Workers>,
+    checked_bytes: CheckedBytes,
 }
 
 /// A call of a plugin for a bucket.
@@ -127,7 +165,7 @@ impl Pool {
     /// A pool without threads: every job runs on the caller, and `done` is called before the method returns.
     #[must_use]
     pub fn inline(host: Host, memo: Memo) -> Self {
-        Self { host, memo: Arc::new(memo), workers: None, background: None }
+        Self { host, memo: Arc::new(memo), workers: None, background: None, checked_bytes: CheckedBytes::default() }
     }
 
     /// Merges siblings, or returns the memoised result.
@@ -254,16 +292,23 @@ impl Pool {
     /// that of [`job_fuel`](crate::job_fuel). Otherwise as [`Pool::merge`].
     ///
     /// # Errors
-    /// As [`Pool::merge`]; the queue is a short one of its own.
+    /// [`TooManyChecks`] if the queue, which is a short one of its own, or the tenant's share of it is full, or the
+    /// merges in it hold too many bytes; `done` is then dropped uncalled.
     pub fn check_again(
         &self,
         call: PluginCall,
         merge: SampledMerge,
         done: impl FnOnce(Result<SampledLaws, MergeFault>) + Send + 'static,
-    ) -> Result<(), Overloaded> {
+    ) -> Result<(), TooManyChecks> {
+        let held = self.checked_bytes.hold(merge.bytes()).ok_or(TooManyChecks)?;
         let (host, whose) = (self.host.clone(), call.whose());
-        let work = move || Ok(host.check_again(&call.plugin, &merge, &call.limits));
-        submit_to(self.background.as_ref(), whose, work, done)
+        let work = move || {
+            let found = host.check_again(&call.plugin, &merge, &call.limits);
+            // The merge goes first, and then the room for it.
+            drop((merge, held));
+            Ok(found)
+        };
+        submit_to(self.background.as_ref(), whose, work, done).map_err(|_| TooManyChecks)
     }
 
     /// The number of waiting jobs.
@@ -313,4 +358,22 @@ fn submit_to<T: 'static>(
     };
     let done = move |(_counted, result): (JobFuel, Result<T, MergeFault>)| done(result);
     Ok(workers.submit(whose, || false, work, failed, done)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_that_wait_to_be_checked_hold_so_many_bytes_and_a_larger_one_is_alone() {
+        let bytes = CheckedBytes::default();
+        let held: Vec<HeldBytes> = (0..99).map_while(|_| bytes.hold(1 << 20)).collect();
+        assert_eq!(held.len(), BACKGROUND_BYTES >> 20);
+        assert!(bytes.hold(1).is_none(), "nothing fits beside them");
+        drop(held);
+        let large = bytes.hold(BACKGROUND_BYTES + 1).expect("it is alone");
+        assert!(bytes.hold(1).is_none());
+        drop(large);
+        assert_eq!(bytes.0.load(Ordering::Relaxed), 0);
+    }
 }

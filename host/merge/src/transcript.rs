@@ -41,15 +41,20 @@ const WORDS: [&[u8]; 3] = [b"1", b"{}", GARBAGE];
 const KEY: &[u8] = b"transcript";
 
 impl Host {
-    /// Makes a plugin's transcript. It is the same on every node with the same [`Host::profile`].
+    /// Makes a plugin's transcript. It is the same on every node with the same [`Host::profile`]. A plugin that
+    /// overflows its stack has none: how deep a stack is depends on the processor, so another node may get an answer
+    /// where this one gets none.
     ///
     /// # Errors
     /// A fault of this host, such as a lack of instances, which says nothing about the plugin. What the plugin itself
     /// does wrong is a part of its transcript.
-    pub fn transcript(&self, plugin: &Plugin) -> Result<Transcript, MergeFault> {
-        let mut run = TranscriptRun { plugin, answers: Sha256::new(), fuel_left: TRANSCRIPT_FUEL };
+    pub fn transcript(&self, plugin: &Plugin) -> Result<Option<Transcript>, MergeFault> {
+        let mut run =
+            TranscriptRun { plugin, answers: Sha256::new(), fuel_left: TRANSCRIPT_FUEL, has_overflowed: false };
         run.all()?;
-        Ok(Transcript { profile: self.profile(), cases: TRANSCRIPT_CASES, hash: run.answers.finalize().into() })
+        let hash = run.answers.finalize().into();
+        let transcript = Transcript { profile: self.profile(), cases: TRANSCRIPT_CASES, hash };
+        Ok((!run.has_overflowed).then_some(transcript))
     }
 }
 
@@ -59,6 +64,8 @@ struct TranscriptRun<'a> {
     answers: Sha256,
     /// Once it is zero nothing more is called.
     fuel_left: u64,
+    /// Whether its stack has overflowed.
+    has_overflowed: bool,
 }
 
 impl TranscriptRun<'_> {
@@ -180,6 +187,12 @@ impl TranscriptRun<'_> {
         let (answer, used) = measured(engine, &limits, call);
         let answer =
             answer.and_then(|answer| fits(answer.map_err(|fault| MergeFault::Refused(fault.into()))?, &limits));
+        if matches!(&answer, Err(MergeFault::Trapped(TrapKind::StackOverflow))) {
+            // The size of a frame may differ between two processors of one architecture, and with it whether the stack
+            // overflows at all. So there is nothing to compare.
+            (self.fuel_left, self.has_overflowed) = (0, true);
+            return Ok(None);
+        }
         let (is_answer, bytes) = match &answer {
             Ok(value) => (1, value.as_slice()),
             Err(fault) if fault.is_deterministic() => (0, fault.reason().as_bytes()),
@@ -188,12 +201,6 @@ impl TranscriptRun<'_> {
         self.answers.update([kind, is_answer]);
         self.answers.update((bytes.len() as u64).to_le_bytes());
         self.answers.update(bytes);
-        if matches!(&answer, Err(MergeFault::Trapped(TrapKind::StackOverflow))) {
-            // The size of a frame may differ between two processors of one architecture, and with it the fuel that is
-            // used until the stack overflows. So nothing that depends on it is compared.
-            self.fuel_left = 0;
-            return Ok(None);
-        }
         self.answers.update(used.fuel.to_le_bytes());
         self.fuel_left = self.fuel_left.saturating_sub(used.fuel);
         Ok(answer.ok().map(Bytes::from))

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rejoin_core::tenants::TenantNames;
+use rejoin_merge::digest_of;
 use rejoin_proto::audit::{
     AuditActor, AuditCommand, AuditEntry, AuditEvent, AuditHash, AuditOutcome, AuditPage, AuditRequest, audit_text,
 };
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, LawState, RecordKind, Reply};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, TenantId, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, PluginDigest, TenantId, codec};
 use rejoin_store::{AuditFindings, AuditLog, AuditPart, Room};
 
 use crate::audited::{Described, Subject, describe};
@@ -74,9 +75,10 @@ pub(crate) async fn run(
     if let AdminRequest::Audit(asked) = request {
         return page(ctx, asked).await;
     }
-    let described = describe(&request, caller.tenant);
+    let digest = pushed(ctx, &request).await;
+    let described = describe(&request, caller.tenant, digest);
     if described.subject == Subject::Unchanged {
-        return operator::run(ctx, caller, request, wait).await;
+        return operator::run(ctx, caller, request, digest, wait).await;
     }
     let subject = described.subject.clone();
     let before = state(ctx, &subject).await;
@@ -86,7 +88,7 @@ pub(crate) async fn run(
         Err(refused) => return Reply::Error(refused),
     };
     let mut pending = Pending { ctx: ctx.clone(), asked: Some(asked) };
-    let reply = operator::run(ctx, caller, request, wait).await;
+    let reply = operator::run(ctx, caller, request, digest, wait).await;
     let outcome = match &reply {
         Reply::Error(error) => AuditOutcome::Refused { code: error.code, why: audit_text(&error.message) },
         Reply::Laws { state, .. } => {
@@ -112,7 +114,7 @@ pub(crate) async fn denied(
     request: &AdminRequest,
     denial: ErrorReply,
 ) -> Reply {
-    let described = describe(request, caller.tenant);
+    let described = describe(request, caller.tenant, pushed(ctx, request).await);
     let now_us = ctx.clock.now().mono_us;
     let times = lock(&ctx.audit.denials).count(now_us, (caller.token_key(), described.verb));
     if let Some(times) = times {
@@ -123,6 +125,13 @@ pub(crate) async fn denied(
     }
     tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, why = %denial, "a request was denied");
     Reply::Error(denial)
+}
+
+/// The digest of the component that a request pushes.
+async fn pushed(ctx: &NodeContext, request: &AdminRequest) -> Option<PluginDigest> {
+    let AdminRequest::PluginPush { module, .. } = request else { return None };
+    let module = module.clone();
+    Some(ctx.aside.run(move || digest_of(&module)).await)
 }
 
 /// A command that was begun. If it is dropped before its end, that is recorded.

@@ -7,7 +7,7 @@ use rejoin_proto::client::{AdminRequest, RecordKind};
 use rejoin_proto::layout_request::{LayoutChanges, LayoutRequest, NodeChange};
 use rejoin_proto::quota::{Amounts, Limit, Quota};
 use rejoin_proto::signing::SignerChange;
-use rejoin_proto::{Name, TenantId, ZoneDemand};
+use rejoin_proto::{Name, PluginDigest, TenantId, ZoneDemand};
 
 /// What a request changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,8 +36,9 @@ pub(crate) struct Described {
     pub(crate) subject: Subject,
 }
 
-/// Describes a request about a tenant. There is no arm for all others: whoever adds a request decides what is recorded.
-pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
+/// Describes a request about a tenant, with the digest of the component that it pushes, if the caller has made that
+/// already. There is no arm for all others: whoever adds a request decides what is recorded.
+pub(crate) fn describe(request: &AdminRequest, tenant: TenantId, pushed: Option<PluginDigest>) -> Described {
     let bucket = |name| Subject::Record(RecordKind::Bucket, tenant, RecordKey::Bucket(tenant, name));
     let token = |name| Subject::Record(RecordKind::Token, tenant, RecordKey::Token(tenant, name));
     let owner = |name: &Name| Subject::Tenant(tenant, name.clone());
@@ -99,7 +100,7 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId) -> Described {
         AdminRequest::PluginLaws { .. } => asks("plugin push"),
         AdminRequest::PluginStates { .. } => asks("plugin show"),
         AdminRequest::PluginPush { name, module, unchecked, signature } => {
-            let digest = digest_of(module);
+            let digest = pushed.unwrap_or_else(|| digest_of(module));
             let how = if *unchecked { ", unchecked" } else { "" };
             // Whether it is a good one is not known yet.
             let by = signature.map_or_else(String::new, |signature| format!(", signature of {}", signature.signer));
@@ -214,7 +215,7 @@ mod tests {
         let create = AdminRequest::TokenCreate { name: name("app"), grant, secret_hash };
         let rotate = AdminRequest::TokenRotate { name: name("app"), secret_hash, overlap_ms: 9 };
         let words = [create, rotate].map(|request| {
-            let Described { verb, object, detail, .. } = describe(&request, TenantId(1));
+            let Described { verb, object, detail, .. } = describe(&request, TenantId(1), None);
             format!("{verb} {object}: {detail}")
         });
         let create = "token create app: scope read-only, only buckets cart, keys that begin with \"eu/\", until 7 ms \
@@ -227,7 +228,7 @@ mod tests {
         let assign = NodeChange::Assign { node: name("n4"), zone: Some(name("z2")), capacity: None };
         let nodes = vec![assign, NodeChange::Remove(name("n1"))];
         let changes = LayoutChanges { nodes, n: Some(5), zones: Some(ZoneDemand::AtLeast(2)), split: false };
-        let described = describe(&AdminRequest::Layout(LayoutRequest::Stage(changes)), TenantId(1));
+        let described = describe(&AdminRequest::Layout(LayoutRequest::Stage(changes)), TenantId(1), None);
         assert_eq!(described.detail, "assign n4, zone z2; remove n1; n = 5; zones: at least 2");
         assert_eq!(described.subject, Subject::Ring);
     }

@@ -20,7 +20,7 @@ use rejoin_store::{ControlFile, FileError};
 use crate::context::{NodeContext, quarantined};
 use crate::control_files::CATALOG_FILE;
 use crate::messages::{CatalogRequest, RingRequest, ShardMessage};
-use crate::plugins::{NamedPlugin, share};
+use crate::plugin_table::{NamedPlugin, share};
 use crate::ring::{RingPart, RingWork};
 use crate::secret::Secret;
 use crate::view::{NodeView, node_view};
@@ -95,7 +95,7 @@ impl CatalogTask {
                     continue;
                 }
             };
-            let stepped = self.step(&ctx, event, &mut answers);
+            let stepped = self.step(&ctx, event, &mut answers).await;
             let stepped = stepped.and_then(|()| ring_event.map_or(Ok(()), |event| self.ring_step(&ctx, event)));
             if !self.kept(stepped) {
                 return;
@@ -175,14 +175,22 @@ impl CatalogTask {
     ///
     /// # Errors
     /// The catalog could not be saved, for another reason than a full disk.
-    fn step(&mut self, ctx: &Arc<NodeContext>, event: CatalogEvent, answers: &mut Answers) -> Result<(), FileError> {
+    async fn step(
+        &mut self,
+        ctx: &Arc<NodeContext>,
+        event: CatalogEvent,
+        answers: &mut Answers,
+    ) -> Result<(), FileError> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let (now, mut effects) = (ctx.clock.now(), Vec::new());
             self.control.handle(now.mono_us, now.wall_ms, event, &mut effects);
             for effect in effects {
                 match effect {
-                    CatalogEffect::Save => next = Some(CatalogEvent::Saved(self.save(ctx)?)),
+                    CatalogEffect::Save => {
+                        let saved = save(ctx, self.files.clone(), self.control.catalog()).await?;
+                        next = Some(CatalogEvent::Saved(saved));
+                    }
                     effect => self.apply(ctx, effect, answers),
                 }
             }
@@ -213,33 +221,6 @@ impl CatalogTask {
                     let _ = answer.send(result);
                 }
             }
-        }
-    }
-
-    /// Saves the catalog. The inner error says that the disk is full, for the caller of the change.
-    fn save(&self, ctx: &NodeContext) -> Result<Result<(), ErrorReply>, FileError> {
-        let catalog: Catalog = self.control.catalog();
-        match self.files.write(CATALOG_FILE, &codec::encode(&catalog)) {
-            Ok(()) => {
-                ctx.problems.clear(CATALOG_FILE);
-                Ok(Ok(()))
-            }
-            Err(error) if error.is_for_want_of_room() => {
-                let name = &ctx.config.name;
-                ctx.problems.set(
-                    CATALOG_FILE,
-                    format!(
-                        "{name}: the catalog cannot be saved ({error}): changes made here are refused, and a restart \
-                            forgets those of peers"
-                    ),
-                );
-                let message = format!(
-                    "{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask \
-                        another node"
-                );
-                Ok(Err(ErrorReply::new(ErrorCode::DiskFull, message)))
-            }
-            Err(error) => Err(error),
         }
     }
 
@@ -279,6 +260,32 @@ impl CatalogTask {
         // Here and not in the spawned task, so that the list of the later of two changes stays.
         ctx.plugins.want(named, active.collect(), deleted.collect());
         load_and_fetch(ctx);
+    }
+}
+
+/// Saves the catalog. The inner error says that the disk is full, for the caller of the change.
+async fn save(ctx: &NodeContext, files: ControlFile, catalog: Catalog) -> Result<Result<(), ErrorReply>, FileError> {
+    match ctx.aside.run(move || files.write(CATALOG_FILE, &codec::encode(&catalog))).await {
+        Ok(()) => {
+            ctx.problems.clear(CATALOG_FILE);
+            Ok(Ok(()))
+        }
+        Err(error) if error.is_for_want_of_room() => {
+            let name = &ctx.config.name;
+            ctx.problems.set(
+                CATALOG_FILE,
+                format!(
+                    "{name}: the catalog cannot be saved ({error}): changes made here are refused, and a restart \
+                        forgets those of peers"
+                ),
+            );
+            let message = format!(
+                "{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask \
+                    another node"
+            );
+            Ok(Err(ErrorReply::new(ErrorCode::DiskFull, message)))
+        }
+        Err(error) => Err(error),
     }
 }
 

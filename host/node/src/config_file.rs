@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rejoin_core::shard::MAX_IN_FLIGHT;
 use rejoin_proto::Address;
 use rejoin_proto::peer::MAX_OFFERED;
 
@@ -181,6 +182,9 @@ impl Config {
         if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
             return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");
         }
+        if self.in_flight > MAX_IN_FLIGHT {
+            return invalid("in_flight", "must be at most 32767");
+        }
         if [self.merge_bucket_threads, self.merge_bucket_queue, self.compile_threads, self.compile_queue].contains(&0) {
             return invalid(
                 "merge_bucket_threads, merge_bucket_queue, compile_threads, compile_queue",
@@ -299,6 +303,9 @@ mod tests {
         let text = error(|text| text.replace("\"127.0.0.1:7401\"\n        data", "7\n        data"));
         assert!(text.starts_with("listen: "), "{text}");
         assert!(error(|text| format!("shards = 3\n{text}")).starts_with("shards: "));
+        // As many answered reads may wait beside them, in a table of 65 536 places.
+        let many = error(|text| format!("in_flight = 32768\n{text}"));
+        assert!(many.starts_with("in_flight: ") && many.contains("32767"), "{many}");
     }
 
     #[test]

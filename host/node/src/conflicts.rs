@@ -50,19 +50,27 @@ pub(crate) struct FailedMerge<'a> {
 /// The last merges that failed, the oldest first.
 #[derive(Default, Debug)]
 struct FailedInputs {
-    merges: VecDeque<(BucketId, Bytes, KeptFailure)>,
+    merges: VecDeque<KeptMerge>,
     bytes: usize,
 }
 
-impl FailedInputs {
-    /// Adds a merge. It takes the place of an earlier one of the same key and plugin.
-    fn add(&mut self, merge: &FailedMerge<'_>, error: &PluginError, wall_ms: u64) {
+/// A merge that failed, with copies of its inputs.
+#[derive(Debug)]
+struct KeptMerge {
+    bucket: BucketId,
+    key: Bytes,
+    /// Of its inputs.
+    bytes: usize,
+    failure: KeptFailure,
+}
+
+impl KeptMerge {
+    /// `None`: nothing was run, or the inputs would never fit.
+    fn new(merge: &FailedMerge<'_>, error: &PluginError, wall_ms: u64) -> Option<Self> {
         let job = merge.job;
-        let is_same = |(bucket, key, failure): &(BucketId, Bytes, KeptFailure)| {
-            *bucket == job.bucket && *key == job.key && failure.plugin == job.plugin
-        };
-        if let Some(at) = self.merges.iter().position(is_same) {
-            self.remove(at);
+        let bytes = job.siblings.iter().map(|sibling| sibling.value.len()).sum();
+        if !matches!(error, PluginError::Call(_)) || bytes > MAX_INPUT_BYTES {
+            return None;
         }
         // Copied: these may be parts of larger buffers, which would be kept with them.
         let copied = |one: &Sibling| Sibling { value: Bytes::copy_from_slice(&one.value), ..one.clone() };
@@ -75,25 +83,41 @@ impl FailedInputs {
             why: why(error),
             at_ms: wall_ms,
         };
-        let bytes = bytes_of(&failure);
-        if bytes > MAX_INPUT_BYTES {
-            return;
+        Some(Self { bucket: job.bucket, key: Bytes::copy_from_slice(&job.key), bytes, failure })
+    }
+}
+
+impl FailedInputs {
+    /// Adds a merge. It takes the place of an earlier one of the same key and plugin.
+    fn add(&mut self, merge: KeptMerge) {
+        let is_same = |known: &KeptMerge| {
+            (known.bucket, &known.key, known.failure.plugin) == (merge.bucket, &merge.key, merge.failure.plugin)
+        };
+        if let Some(at) = self.merges.iter().position(is_same) {
+            self.remove(at);
         }
-        while self.merges.len() >= MAX_INPUTS || (!self.merges.is_empty() && self.bytes + bytes > MAX_INPUT_BYTES) {
-            self.remove(0);
+        self.bytes += merge.bytes;
+        self.merges.push_back(merge);
+        while self.merges.len() > MAX_INPUTS || self.bytes > MAX_INPUT_BYTES {
+            self.remove(self.least_missed());
         }
-        self.bytes += bytes;
-        self.merges.push_back((job.bucket, Bytes::copy_from_slice(&job.key), failure));
+    }
+
+    /// Where the oldest merge of the bucket is that has the most: it makes room, so that nobody pushes others' out.
+    fn least_missed(&self) -> usize {
+        let of_count = self.merges.len() > MAX_INPUTS;
+        let mut sums: BTreeMap<BucketId, usize> = BTreeMap::new();
+        for merge in &self.merges {
+            *sums.entry(merge.bucket).or_default() += if of_count { 1 } else { merge.bytes };
+        }
+        let most = sums.values().max();
+        self.merges.iter().position(|merge| sums.get(&merge.bucket) == most).unwrap_or_default()
     }
 
     fn remove(&mut self, at: usize) {
         let removed = self.merges.remove(at);
-        self.bytes -= removed.map_or(0, |(_, _, failure)| bytes_of(&failure));
+        self.bytes -= removed.map_or(0, |merge| merge.bytes);
     }
-}
-
-fn bytes_of(failure: &KeptFailure) -> usize {
-    failure.siblings.iter().map(|sibling| sibling.value.len()).sum()
 }
 
 fn why(error: &PluginError) -> String {
@@ -113,7 +137,10 @@ impl ConflictInbox {
             _ => return,
         }
         let job = merge.job;
-        lock(&self.inputs).add(merge, error, wall_ms);
+        // Copied before anything is locked.
+        if let Some(kept) = KeptMerge::new(merge, error, wall_ms) {
+            lock(&self.inputs).add(kept);
+        }
         let mut buckets = lock(&self.buckets);
         if !buckets.contains_key(&job.bucket) && buckets.len() >= MAX_BUCKETS {
             return;
@@ -156,8 +183,8 @@ impl ConflictInbox {
     /// The last merges of a key that have failed, with their inputs, the latest first.
     pub(crate) fn failures(&self, bucket: BucketId, key: &Bytes) -> Vec<KeptFailure> {
         let inputs = lock(&self.inputs);
-        let of_key = inputs.merges.iter().rev().filter(|(of, other, _)| *of == bucket && other == key);
-        of_key.map(|(_, _, failure)| failure.clone()).collect()
+        let of_key = inputs.merges.iter().rev().filter(|merge| merge.bucket == bucket && merge.key == key);
+        of_key.map(|merge| merge.failure.clone()).collect()
     }
 
     /// How many keys there are.
@@ -231,6 +258,29 @@ mod tests {
         assert!(kept("larger").is_empty(), "it would never fit");
         (0..2 * MAX_INPUTS).for_each(|at| fail(&format!("{at}"), 1, 5));
         assert!(kept("0").is_empty() && kept(&format!("{MAX_INPUTS}")).len() == 1);
+    }
+
+    #[test]
+    fn a_bucket_pushes_out_only_its_own_inputs_and_what_never_ran_has_none() {
+        let inbox = ConflictInbox::default();
+        let fail = |bucket, key: &str, value_bytes| {
+            let (job, fault) = (job(bucket, key, value_bytes), MergeFault::OutOfFuel { limit: 7 });
+            inbox.failed(&FailedMerge { job: &job, profile: ProfileId(5) }, &fault.into(), 1);
+        };
+        let kept = |bucket| lock(&inbox.inputs).merges.iter().filter(|merge| merge.bucket == BucketId(bucket)).count();
+        fail(1, "k", 100);
+        fail(2, "k", 1 << 20);
+        (0..99).for_each(|at| fail(3, &format!("{at}"), 1 << 20));
+        assert_eq!((kept(1), kept(2)), (1, 1), "those of others stay, however large the new ones are");
+        assert_eq!(kept(3), MAX_INPUT_BYTES / (2 << 20) - 2);
+        fail(4, "k", MAX_INPUT_BYTES / 2);
+        assert_eq!((kept(1), kept(2), kept(4)), (1, 1, 0), "too large beside them");
+        (0..99).for_each(|at| fail(3, &format!("{at}"), 1));
+        assert_eq!((kept(1), kept(2), kept(3)), (1, 1, MAX_INPUTS - 2), "nor however many");
+        let sum = lock(&inbox.inputs).merges.iter().map(|merge| merge.bytes).sum::<usize>();
+        assert_eq!(lock(&inbox.inputs).bytes, sum);
+        note(&inbox, 5, "k", 1);
+        assert!(kept(5) == 0 && inbox.of(BucketId(5)).len() == 1, "there is nothing to run again");
     }
 
     fn note(inbox: &ConflictInbox, bucket: u64, key: &str, wall_ms: u64) {

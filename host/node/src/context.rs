@@ -15,6 +15,7 @@ use rejoin_proto::{ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId}
 use rejoin_store::{ControlFile, Keys, StoreWatch};
 use rejoin_wire::{Validity, utc_text};
 
+use crate::aside::Aside;
 use crate::audit::Audit;
 use crate::bootstrap;
 use crate::certificates::{Certificates, WARN_BEFORE};
@@ -73,6 +74,7 @@ pub(crate) struct NodeContext {
     /// Wakes the links task to dial now.
     pub(crate) redial: Notify,
     pub(crate) plugins: PluginService,
+    pub(crate) aside: Aside,
     pub(crate) faults: Faults,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -133,6 +135,9 @@ impl NodeContext {
         let view = self.cluster_view();
         warnings.extend(view.quarantines().map(|quarantine| quarantined(&view, quarantine)));
         warnings.extend(self.plugins.alarms(&view));
+        // No problem of the node, although its machine may be one: what a tenant pushes is not to decide whether the
+        // node is taken out of service.
+        warnings.extend(self.plugins.differing().into_iter().map(|(_, why)| why));
         warnings
     }
 
@@ -160,12 +165,11 @@ impl NodeContext {
         reports
     }
 
-    /// The node's problems, those of its stores, and the plugins that it does not run.
+    /// The node's problems, those of its stores, and that it computes wrongly.
     pub(crate) fn all_problems(&self) -> Vec<String> {
         let name = &self.config.name;
         let stores = self.stores.iter().flat_map(StoreWatch::problems).map(|problem| format!("{name}: {problem}"));
-        let plugins = self.plugins.differing().into_iter().map(|(_, why)| why);
-        self.problems.all().into_iter().chain(stores).chain(plugins).collect()
+        self.problems.all().into_iter().chain(stores).chain(self.plugins.machine_fault()).collect()
     }
 
     /// Reports whether this node's data directory was replaced by an empty one, and the node is not rebuilt yet.

@@ -4,7 +4,7 @@
 //! The driver owns the queues, the connections and the metrics. It decides nothing: the machine says what may leave the
 //! node, and when. Begin with `run`, then `batch`, `input_of` and `act`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -23,8 +23,9 @@ use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, NodeId, PluginDigest, TenantId, codec};
 use rejoin_store::{CommitSeq, ShardStore};
-use rejoin_wire::{Class, Frame, SendError, Sender};
+use rejoin_wire::{Frame, Sender};
 
+use crate::backlog::{Backlog, queue};
 use crate::clock::Clock;
 use crate::faults::{self, Faults};
 use crate::frames::{Encoder, LARGE_BYTES, answer};
@@ -32,7 +33,8 @@ use crate::members::ShardRequests;
 use crate::messages::{CatalogRequest, InboxItem, Inspection, RingRequest, ShardMessage, ShardReport, ShardStopped};
 use crate::metering::{InFlight, Metering};
 use crate::metrics::Metrics;
-use crate::plugins::{PluginService, share};
+use crate::plugin_table::share;
+use crate::plugins::PluginService;
 use crate::requests::{Requests, UnderWay};
 use crate::scanning::Scans;
 use crate::syncing::SyncRequests;
@@ -123,8 +125,8 @@ struct DriverState {
     start: StartId,
     /// Callers that want this shard's actors, as they are after the batch is written.
     actors: Vec<oneshot::Sender<(u8, Vec<ActorNext>)>>,
-    /// Looks at the shard and its store, as they are after the batch is written.
-    inspections: Vec<Inspection>,
+    /// Looks at the shard and its store, as they are after a batch is written.
+    inspections: VecDeque<Inspection>,
 }
 
 /// A connected client, with the replies of the batch.
@@ -140,34 +142,6 @@ struct BegunRequest {
     is_read: bool,
     in_flight: InFlight,
     under_way: UnderWay,
-}
-
-/// Messages to a peer whose send queue was full, in order. A burst of large messages between healthy nodes loses none;
-/// their bytes are counted by the operations that they belong to. Bulk messages do not wait here: the exchange sends
-/// them again when the peer takes some.
-#[derive(Default)]
-struct Backlog {
-    frames: Vec<Frame>,
-    /// By class: whether a [`ShardMessage::QueueSpace`] will come.
-    awaited: [bool; Class::COUNT],
-}
-
-impl Backlog {
-    /// Drops the bulk messages, and then messages from the end until at most `limit` bytes are left. Returns those that
-    /// were dropped.
-    fn truncate(&mut self, limit: usize) -> Vec<Frame> {
-        let (kept, mut dropped): (Vec<Frame>, Vec<Frame>) =
-            std::mem::take(&mut self.frames).into_iter().partition(|frame| frame.class != Class::Bulk);
-        self.frames = kept;
-        let before = self.frames.len();
-        let mut bytes = 0_usize;
-        let over = self.frames.iter().position(|frame| {
-            bytes = bytes.saturating_add(frame.body.len());
-            bytes > limit
-        });
-        dropped.extend(self.frames.split_off(over.unwrap_or(before)));
-        dropped
-    }
 }
 
 impl Driver {
@@ -229,7 +203,8 @@ impl Driver {
             let mut stop = None;
             let is_held = self.faults.as_ref().is_some_and(Faults::holds_journal);
             // If there is nothing, what it was woken for went with the last batch.
-            if !messages.is_empty() || !items.is_empty() || is_due {
+            let looks = !state.inspections.is_empty();
+            if !messages.is_empty() || !items.is_empty() || is_due || looks {
                 if is_held {
                     let moved = (self, state, std::mem::take(&mut messages), std::mem::take(&mut items));
                     let Some(done) = beside(moved, waiting).await else { return };
@@ -255,7 +230,10 @@ impl Driver {
                 let _ = stop.send(ShardStopped { owes_ends, closed });
                 return;
             }
-            if is_long {
+            let looks = !state.inspections.is_empty();
+            // What is left to be looked at has a batch of its own.
+            more |= looks;
+            if is_long || looks {
                 // The connections that this thread drives have waited.
                 tokio::task::yield_now().await;
             }
@@ -320,7 +298,8 @@ impl Driver {
             let shard = self.batch.shard();
             let _ = answer.send((shard.partition_bits(), shard.actors()));
         }
-        for inspect in state.inspections.drain(..) {
+        // One of them reads megabytes: requests do not wait for several.
+        if let Some(inspect) = state.inspections.pop_front() {
             inspect(self.batch.shard(), &self.store);
         }
         stop
@@ -431,7 +410,7 @@ impl Driver {
             }
             ShardMessage::Stop(answer) => return Err(answer),
             ShardMessage::Inspect(inspection) => {
-                state.inspections.push(inspection);
+                state.inspections.push_back(inspection);
                 return Ok(None);
             }
         };
@@ -574,7 +553,7 @@ impl Driver {
     /// `backlog_bytes` are dropped, and the machine is told of each.
     fn send_backlog(&self, state: &mut DriverState, peer: NodeId) {
         let (Some(sender), Some(backlog)) = (state.peers.get(&peer), state.backlogs.get_mut(&peer)) else { return };
-        let too_large = queue(sender, &mut backlog.frames);
+        let too_large = backlog.queue(sender);
         if backlog.frames.is_empty() && too_large.is_empty() {
             return;
         }
@@ -724,20 +703,6 @@ async fn beside(
         Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
         Err(_) => None,
     }
-}
-
-/// Queues the frames that fit and leaves the others in `frames`. Returns the frames that no queue can ever take, so
-/// that they do not block the others.
-fn queue(sender: &Sender, frames: &mut Vec<Frame>) -> Vec<Frame> {
-    let mut too_large = Vec::new();
-    while let Err(SendError::TooLarge { class, limit, .. }) = sender.try_send_batch(frames) {
-        let fits =
-            |frame: &Frame| frame.class != class || u32::try_from(frame.body.len()).is_ok_and(|len| len <= limit);
-        let (kept, refused): (Vec<Frame>, Vec<Frame>) = std::mem::take(frames).into_iter().partition(fits);
-        *frames = kept;
-        too_large.extend(refused);
-    }
-    too_large
 }
 
 fn bytes_of(items: &[InboxItem]) -> usize {

@@ -8,6 +8,7 @@ use rejoin_merge::{
 };
 use rejoin_proto::Name;
 
+use crate::aside::Aside;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::law_checks::LawChecks;
@@ -52,6 +53,8 @@ pub(crate) struct Engine {
     pub(crate) laws: LawChecks,
     /// The checks of the laws on what was merged.
     pub(crate) sentinel: Sentinel,
+    /// Where components are read, stored and hashed.
+    pub(crate) aside: Aside,
     /// The node that it is of.
     pub(crate) node: Name,
 }
@@ -71,9 +74,10 @@ impl Engine {
         let limits = ModuleLimits::for_bytes(module_bytes(config));
         let (host, compiler) = (pool.host().clone(), compiler(config, compiling));
         let (laws, sentinel, node) = (laws(config, threads, compiling)?, Sentinel::of(config), config.name.clone());
+        let aside = Aside::new(threads);
         if threads == Threads::Shared {
             let queue = CompileQueue::inline(host, compiler, None);
-            return Ok(Self { pool, queue, limits, laws, sentinel, node });
+            return Ok(Self { pool, queue, limits, laws, sentinel, aside, node });
         }
         let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
         let cache =
@@ -83,7 +87,8 @@ impl Engine {
             queue: config.compile_queue,
             tenant_queue: config.compile_tenant_queue,
         };
-        Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits, laws, sentinel, node })
+        let queue = CompileQueue::new(host, compiler, cache, at_once)?;
+        Ok(Self { pool, queue, limits, laws, sentinel, aside, node })
     }
 }
 

@@ -35,6 +35,13 @@ const ROOM_BYTES: usize = 16 << 10;
 /// keep the bodies beside it in memory for long.
 const SMALL_BYTES: usize = 4 << 10;
 
+/// Gives a body that shares the room of an [`Encoder`] one of its own: it waits for long.
+pub(crate) fn unshare(body: &mut Bytes) {
+    if body.len() < ROOM_BYTES {
+        *body = Bytes::copy_from_slice(body);
+    }
+}
+
 /// Encodes frames one behind the other. Nearly all of them are copied into the queue of a connection before the next
 /// batch, so that this takes their room again and asks for none.
 pub(crate) struct Encoder {

@@ -17,7 +17,7 @@ use crate::admin_access;
 use crate::context::NodeContext;
 use crate::faults::{HeldOperation, SeemingEngine};
 use crate::lag::ShardSums;
-use crate::metrics::NodeReport;
+use crate::metrics::{NodeReport, of_plugins};
 use crate::{peers, quotas};
 
 /// The routes of a node's admin port, which asks for no token if it is `open`.
@@ -52,7 +52,9 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
     }
     let stored = reports.into_iter().flat_map(|report| report.buckets);
     ctx.metrics.tenants(&quotas::figures(ctx, &view, stored));
-    ctx.metrics.plugins(&ctx.plugins.figures().all());
+    ctx.plugins.figures().retain(|bucket, plugin| {
+        view.bucket(bucket).is_some_and(|bucket| bucket.props.plugins().any(|digest| digest == plugin))
+    });
     let clients = ctx.sessions.count();
     let pool = ctx.plugins.pool();
     let connected: Vec<Connection> = ctx.peers().all().map(|(_, connection)| connection.clone()).collect();
@@ -76,7 +78,8 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
     if ctx.keys.is_some() {
         ctx.metrics.encryption(&ctx.encryption());
     }
-    ctx.metrics.render()
+    let plugins = of_plugins(&ctx.plugins.figures().all());
+    ctx.metrics.render() + &plugins
 }
 
 /// Answers 200 if the node serves, has lost no data and has no problem, else 503. The text says why.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use rejoin_merge::{LawError, LawProgress, LawQueue, LawTest, ModuleLimits, PendingLaws, TenantShare, digest_of};
+use rejoin_merge::{LawError, LawProgress, LawQueue, LawTest, ModuleLimits, PendingLaws, TenantShare};
 use rejoin_proto::client::{LawState, MAX_LAW_REPORT_BYTES, Reply};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, PluginDigest, TenantId};
 
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::context::NodeContext;
 use crate::lock::lock;
 use crate::metering::FuelPayers;
-use crate::plugins::share;
+use crate::plugin_table::share;
 
 /// The most reports that are kept: those of the last checks.
 const MAX_REPORTS: usize = 8;
@@ -129,7 +129,7 @@ impl LawChecks {
                 }
                 Err(_) => 0,
             };
-            payers.charge(Ok(used), now_us);
+            payers.charge(used, now_us);
             ending.end(key, result);
         };
         match queue.check(whose, component, modules, watch, done) {
@@ -204,10 +204,10 @@ impl LawChecks {
 pub(crate) async fn admit(
     ctx: &Arc<NodeContext>,
     caller: &Caller,
-    (module, unchecked): (&Bytes, bool),
+    (digest, module, unchecked): (PluginDigest, &Bytes, bool),
     wait: Duration,
 ) -> Result<Option<Name>, Reply> {
-    let (checks, digest) = (&ctx.plugins.0.engine.laws, digest_of(module));
+    let checks = &ctx.plugins.0.engine.laws;
     let Some(queue) = checks.0.queue.as_ref().filter(|_| !unchecked) else {
         return Ok(Some(caller.principal.name.clone()));
     };

@@ -17,16 +17,18 @@
 //! In reading order: `node` (start and stop), [`config`] and `config_file`, `bootstrap` (the list of nodes), `open`
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
 //! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `audit` and
-//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins`, `transcripts`, `merging` and
-//! `applying`, `http`, `admin_access` and `metrics`, `problems`, `faults`, [`token`] and `secret`, `encryption`,
-//! [`platform`] and [`loops`], [`clock`].
+//! `audited`, `certificates` and `renewal`, `drain` (a graceful stop), `plugins` and `plugin_table`, `transcripts`,
+//! `merging` and `applying`, `aside` (what would block a loop), `http`, `admin_access` and `metrics`, `problems`,
+//! `faults`, [`token`] and `secret`, `encryption`, [`platform`] and [`loops`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
 mod admin_access;
 mod applying;
+mod aside;
 mod audit;
 mod audited;
+mod backlog;
 mod bootstrap;
 mod buckets;
 mod caller;
@@ -68,6 +70,7 @@ mod peer_table;
 mod peers;
 pub mod platform;
 mod plugin_figures;
+mod plugin_table;
 mod plugins;
 mod problems;
 mod quotas;

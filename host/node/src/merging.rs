@@ -155,7 +155,7 @@ impl PluginService {
                     service.sample(request.call(plugin.clone()), ran);
                     service.conflicts().merged(request.job.bucket, &request.job.key);
                     service.shadows().merged(request.job.bucket, &request.job.key);
-                    service.figures().merged(&request.job, merged.fuel_used);
+                    service.figures().merged(request.share, &request.job, merged.fuel_used);
                     #[allow(clippy::cast_precision_loss)] // A histogram's value.
                     service.0.metrics.merge_fuel.record(merged.fuel_used as f64);
                     request.fuel_used = merged.fuel_used;
@@ -298,7 +298,7 @@ impl PluginService {
     fn fail(&self, request: MergeRequest, error: PluginError) {
         let merge = FailedMerge { job: &request.job, profile: self.profile() };
         self.conflicts().failed(&merge, &error, self.0.clock.now().wall_ms);
-        self.figures().failed(&request.job, error.reason());
+        self.figures().failed(request.share, &request.job, error.reason());
         self.count(&request.log_fields(), &error, "a merge gave no result; the siblings are kept");
         request.reply(Err(error));
     }

@@ -12,7 +12,6 @@ use rejoin_core::shard::event::PluginError;
 use rejoin_core::view::{Bucket, ClusterView, Owner};
 use rejoin_merge::job_fuel;
 use rejoin_proto::client::ReachedLimit;
-use rejoin_proto::fault::MergeFault;
 use rejoin_proto::quota::{Limit, Quota};
 use rejoin_proto::{BucketId, ErrorReply, TenantId};
 
@@ -329,21 +328,10 @@ impl Drop for InFlight {
 pub(crate) struct FuelPayers(Vec<(Arc<Meter>, Option<u64>)>);
 
 impl FuelPayers {
-    /// Whether none of them owes fuel.
-    pub(crate) fn can_pay(&self, now_us: u64) -> bool {
-        let owes = |meter: &Arc<Meter>| lock(&meter.state).fuel.check(now_us).is_err();
-        !self.0.iter().any(|(meter, most)| most.is_some() && owes(meter))
-    }
-
-    /// Charges what a merge has used. One that did not end within its fuel has used all of it.
-    pub(crate) fn charge(&self, used: Result<u64, &MergeFault>, now_us: u64) {
-        self.charge_fuel(used.unwrap_or_else(burnt), now_us);
-    }
-
     /// Charges what all calls of the pool's present job have used, answered or not. It is called where the job's result
     /// is taken.
     pub(crate) fn charge_job(&self, now_us: u64) {
-        self.charge_fuel(job_fuel(), now_us);
+        self.charge(job_fuel(), now_us);
     }
 
     /// Whether one of them owes fuel.
@@ -351,7 +339,8 @@ impl FuelPayers {
         self.0.iter().any(|(meter, most)| most.is_some() && lock(&meter.state).fuel.check(now_us).is_err())
     }
 
-    fn charge_fuel(&self, fuel: u64, now_us: u64) {
+    /// Charges fuel that was used.
+    pub(crate) fn charge(&self, fuel: u64, now_us: u64) {
         for (meter, most) in &self.0 {
             let mut state = lock(&meter.state);
             state.totals.fuel = state.totals.fuel.saturating_add(fuel);
@@ -359,14 +348,6 @@ impl FuelPayers {
                 state.fuel.owe(now_us, *most, fuel);
             }
         }
-    }
-}
-
-fn burnt(fault: &MergeFault) -> u64 {
-    match fault {
-        MergeFault::OutOfFuel { limit } => *limit,
-        MergeFault::InSibling { fault, .. } => burnt(fault),
-        _ => 0,
     }
 }
 

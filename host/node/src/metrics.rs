@@ -247,41 +247,6 @@ impl Metrics {
             .absolute(report.memo_misses);
     }
 
-    /// Sets what plugins do, of each bucket and plugin. Their labels are bounded by who makes them.
-    pub(crate) fn plugins(&self, figures: &[(Option<BucketId>, Figures)]) {
-        for (bucket, of) in figures {
-            let label = || {
-                let id = bucket.map_or_else(|| of.bucket.clone(), |id| id.to_string());
-                let labels = [("bucket", of.bucket.clone()), ("bucket_id", id), ("plugin", of.plugin.clone())];
-                labels.map(|(name, value)| Label::new(name, value)).to_vec()
-            };
-            let and = |name: &'static str, value: &'static str| {
-                let mut labels = label();
-                labels.push(Label::new(name, value));
-                labels
-            };
-            let total = |metric: &'static str, labels, value: u64| {
-                self.recorder.register_counter(&Key::from_parts(metric, labels), &METADATA).absolute(value);
-            };
-            total("rejoin_plugin_merges_total", label(), of.merges);
-            total("rejoin_plugin_memo_hits_total", label(), of.memo_hits);
-            total("rejoin_plugin_siblings_in_total", label(), of.siblings_in);
-            total("rejoin_plugin_siblings_out_total", label(), of.siblings_out);
-            for (reason, count) in &of.faults {
-                total("rejoin_plugin_faults_total", and("reason", reason), *count);
-            }
-            for (result, count) in &of.shadow {
-                total("rejoin_plugin_shadow_total", and("result", result), *count);
-            }
-            for (quantile, permille) in [("0.5", 500), ("0.99", 990)] {
-                if let Some(fuel) = of.fuel(permille) {
-                    self.gauge(Key::from_parts("rejoin_plugin_fuel", and("quantile", quantile)), fuel);
-                    self.gauge(Key::from_parts("rejoin_plugin_fuel_limit", label()), of.fuel_limit);
-                }
-            }
-        }
-    }
-
     /// Sets what tenants use. Their labels are bounded by who makes them.
     pub(crate) fn tenants(&self, figures: &BTreeMap<String, TenantFigures>) {
         for (tenant, of) in figures {
@@ -359,4 +324,49 @@ impl Metrics {
     pub(crate) fn render(&self) -> String {
         self.handle.render()
     }
+}
+
+/// What plugins do, of each bucket and plugin, as Prometheus text. Their labels are bounded by who makes them, and come
+/// and go: the recorder of this text is its own, because a recorder keeps every label that it has met.
+pub(crate) fn of_plugins(figures: &[(Option<BucketId>, Figures)]) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let total = |metric: &'static str, labels: Vec<Label>, value: u64| {
+        recorder.register_counter(&Key::from_parts(metric, labels), &METADATA).absolute(value);
+    };
+    let gauge = |metric: &'static str, labels: Vec<Label>, value: u64| {
+        let gauge: Gauge = recorder.register_gauge(&Key::from_parts(metric, labels), &METADATA);
+        #[allow(clippy::cast_precision_loss)] // A gauge is a float; 2^53 is far away.
+        gauge.set(value as f64);
+    };
+    for (bucket, of) in figures {
+        let label = || {
+            let id = bucket.map_or_else(|| of.bucket.clone(), |id| id.to_string());
+            let labels = [("bucket", of.bucket.clone()), ("bucket_id", id), ("plugin", of.plugin.clone())];
+            labels.map(|(name, value)| Label::new(name, value)).to_vec()
+        };
+        let and = |name: &'static str, value: &'static str| {
+            let mut labels: Vec<Label> = label();
+            labels.push(Label::new(name, value));
+            labels
+        };
+        total("rejoin_plugin_merges_total", label(), of.merges);
+        total("rejoin_plugin_memo_hits_total", label(), of.memo_hits);
+        total("rejoin_plugin_siblings_in_total", label(), of.siblings_in);
+        total("rejoin_plugin_siblings_out_total", label(), of.siblings_out);
+        for (reason, count) in &of.faults {
+            total("rejoin_plugin_faults_total", and("reason", reason), *count);
+        }
+        for (result, count) in &of.shadow {
+            total("rejoin_plugin_shadow_total", and("result", result), *count);
+        }
+        for (quantile, permille) in [("0.5", 500), ("0.99", 990)] {
+            if let Some(fuel) = of.fuel(permille) {
+                gauge("rejoin_plugin_fuel", and("quantile", quantile), fuel);
+            }
+        }
+        if of.fuel_limit > 0 {
+            gauge("rejoin_plugin_fuel_limit", label(), of.fuel_limit);
+        }
+    }
+    recorder.handle().render()
 }

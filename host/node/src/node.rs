@@ -136,6 +136,7 @@ impl Node {
         let shares = ShareThreads::start(endpoint.processor_shares(), threads, &loops).map_err(StartError::Thread)?;
         let metrics = Arc::new(Metrics::new());
         let engine = Engine::open(&config, threads, compiling, pool)?;
+        let aside = engine.aside.clone();
         let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone(), plan.faults.clone());
 
         let OpenedNode { dir, ring, control, links, members, view, shards, lost } = opened;
@@ -185,6 +186,7 @@ impl Node {
             links_changed: Notify::new(),
             redial: Notify::new(),
             plugins,
+            aside,
             faults: plan.faults,
             metrics,
             clock,
@@ -359,6 +361,7 @@ impl Node {
         }
         self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
         self.tasks.shutdown().await;
+        self.ctx.aside.ended().await;
         drop(self.shares);
         let (mut problems, mut owes_ends) = (Vec::<String>::new(), false);
         for shard in &self.ctx.shards {

@@ -24,12 +24,19 @@ use crate::caller::Caller;
 use crate::context::NodeContext;
 use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
-use crate::plugins::share;
+use crate::plugin_table::share;
 use crate::token::ROOT;
 use crate::{buckets, conflicts, law_checks, layouts, members, quotas, receipts, sentinel, signing, transcripts};
 
-/// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
-pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
+/// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most. If it
+/// pushes a component, `digest` is that one's.
+pub(crate) async fn run(
+    ctx: &Arc<NodeContext>,
+    caller: &Caller,
+    request: AdminRequest,
+    digest: Option<PluginDigest>,
+    wait: Duration,
+) -> Reply {
     let tenant = caller.tenant;
     let token = |name, change| CatalogChange::Token(tenant, name, caller.scope(), change);
     let result = match request {
@@ -71,7 +78,8 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         }
         AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
         AdminRequest::PluginPush { name, module, unchecked, signature } => {
-            push(ctx, wait, caller, name, (module, unchecked, signature)).await
+            let digest = digest.unwrap_or_else(|| digest_of(&module));
+            push(ctx, wait, caller, (name, digest), (module, unchecked, signature)).await
         }
         AdminRequest::SignersSet(change_of) => change(ctx, wait, CatalogChange::SignersSet(tenant, change_of)).await,
         AdminRequest::PluginLaws { digest } => return law_checks::progress(ctx, tenant, digest, wait).await,
@@ -104,7 +112,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::Receipts(query) => receipts::page(ctx, caller, *query).await,
         AdminRequest::KeyShow { bucket, key } => receipts::key(ctx, caller, &bucket, key).await,
         AdminRequest::Trial { bucket, samples } => trial(ctx, caller, &bucket, samples),
-        AdminRequest::PluginFetch { digest } => fetched(ctx, caller, &digest),
+        AdminRequest::PluginFetch { digest } => fetched(ctx, caller, &digest).await,
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -217,14 +225,15 @@ fn removed_plugin(ctx: &NodeContext, props: &BucketProps) -> Option<ErrorReply> 
 }
 
 /// The component of a plugin of the caller's tenant.
-fn fetched(ctx: &NodeContext, caller: &Caller, digest: &PluginDigest) -> Reply {
+async fn fetched(ctx: &NodeContext, caller: &Caller, digest: &PluginDigest) -> Reply {
     let is_known = ctx.cluster_view().plugin_name(caller.tenant, digest).is_some();
     let missing = |why: &str| Reply::Error(ErrorReply::new(ErrorCode::NotFound, format!("{why} {digest}")));
     // What another tenant has pushed is not told of.
     if !is_known {
         return missing("there is no plugin");
     }
-    ctx.plugins.bytes(digest).map_or_else(|| missing("this node does not have the component of plugin"), Reply::Module)
+    let bytes = ctx.plugins.bytes(digest).await;
+    bytes.map_or_else(|| missing("this node does not have the component of plugin"), Reply::Module)
 }
 
 /// What this node knows of a bucket's shadow, as far as the caller's token opens the keys.
@@ -245,24 +254,24 @@ async fn push(
     ctx: &Arc<NodeContext>,
     wait: Duration,
     caller: &Caller,
-    name: Name,
+    (name, digest): (Name, PluginDigest),
     (module, unchecked, signature): (Bytes, bool, Option<PluginSignature>),
 ) -> Reply {
-    let (tenant, digest) = (caller.tenant, digest_of(&module));
+    let tenant = caller.tenant;
     let signer = match signing::signer(ctx, caller, &digest, signature).await {
         Ok(signer) => signer,
         Err(refusal) => return Reply::Error(refusal),
     };
-    let pushed = match ctx.plugins.push(share(&ctx.cluster_view(), tenant), module.clone()).await {
+    let pushed = match ctx.plugins.push(share(&ctx.cluster_view(), tenant), digest, module.clone()).await {
         Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
     };
     let plugin = pushed.plugin();
-    let marked = match law_checks::admit(ctx, caller, (&module, unchecked), wait).await {
+    let marked = match law_checks::admit(ctx, caller, (digest, &module, unchecked), wait).await {
         Ok(marked) => marked,
         Err(reply) => return reply,
     };
-    if let Err(why) = ctx.plugins.keep(plugin, &module) {
+    if let Err(why) = pushed.keep(module.clone()).await {
         let message = format!("the plugin could not be stored: {why}");
         return Reply::Error(ErrorReply::new(ErrorCode::DiskFull, message));
     }
@@ -275,7 +284,7 @@ async fn push(
     let mut record = transcribed_record(record, pushed.transcript().as_slice());
     record.unchecked = marked;
     let pushed_by = caller.principal.name.clone();
-    let builder = builder_of(&module, MAX_BUILDER_BYTES);
+    let builder = ctx.aside.run(move || builder_of(&module, MAX_BUILDER_BYTES)).await;
     // When it was pushed is filled in where it becomes part of the catalog.
     record.provenance = Some(Box::new(Provenance { pushed_by, pushed: Hlc::default(), signer, builder }));
     change(ctx, wait / 2, CatalogChange::PluginAdd(tenant, digest, record)).await

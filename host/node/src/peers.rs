@@ -489,7 +489,7 @@ fn handle_module(ctx: &Arc<NodeContext>, peer: NodeId, body: PeerBody) {
     tokio::spawn(async move {
         match body {
             PeerBody::ModuleWanted(digest) => {
-                let bytes = ctx.plugins.bytes(&digest);
+                let bytes = ctx.plugins.bytes(&digest).await;
                 send(&ctx, peer, PeerBody::Module { digest, bytes });
             }
             PeerBody::Module { digest, bytes: Some(bytes) } => ctx.plugins.fetched(digest, bytes).await,

@@ -54,9 +54,10 @@ impl Platform {
 /// too, so that a request passes from its connection to a shard of the same loop and back without waking a thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Threads {
-    /// Blocking work has: syncs of journals, flushes, merges, batches of large requests.
+    /// Blocking work has: syncs of journals, flushes, merges, batches of large requests, reads and writes of plugin
+    /// modules and of the catalog.
     Own,
-    /// None has: flushes are tasks, and syncs and merges run on the thread that asks for them. On a single-threaded
+    /// None has: flushes are tasks, and all else runs on the thread that asks for it. On a single-threaded
     /// runtime the seed then decides the order of everything.
     Shared,
 }

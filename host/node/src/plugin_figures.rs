@@ -1,19 +1,24 @@
 //! What plugins do at this node, for the metrics: of each bucket and version how many merges, what they cost, why they
 //! fail, and what has come of shadows.
 //!
-//! A figure is kept for each bucket and plugin that a node has met, up to [`MAX_LABELS`] of them. All others are
-//! counted together, so that no tenant can fill a metrics store with buckets or versions.
+//! A figure is kept for each bucket and plugin that a node has met, up to [`MAX_LABELS`] of them, and up to
+//! [`MAX_TENANT_LABELS`] of one tenant. All others are counted together, so that no tenant can fill a metrics store
+//! with buckets or versions, nor take the places of others. The figures of a bucket and plugin that no longer belong
+//! together are forgotten.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use rejoin_core::shard::event::MergeJob;
-use rejoin_proto::{BucketId, Name, PluginDigest};
+use rejoin_merge::TenantShare;
+use rejoin_proto::{BucketId, Name, PluginDigest, TenantId};
 
 use crate::lock::lock;
 
 /// The most pairs of a bucket and a plugin that have labels of their own.
 const MAX_LABELS: usize = 100;
+/// The most of them of one tenant.
+const MAX_TENANT_LABELS: usize = 20;
 /// Classes of fuel: four for each power of two.
 const CLASSES: usize = 256;
 /// The digits of a digest in a label.
@@ -25,8 +30,11 @@ const OTHERS: &str = "(others)";
 #[derive(Default)]
 pub(crate) struct PluginFigures {
     /// `None`: all that have no labels of their own.
-    all: Mutex<BTreeMap<Option<(BucketId, PluginDigest)>, Figures>>,
+    all: Mutex<BTreeMap<Option<Pair>, Figures>>,
 }
+
+/// A tenant, its bucket, and a plugin.
+type Pair = (TenantId, BucketId, PluginDigest);
 
 /// The figures of one bucket and plugin.
 #[derive(Clone, Debug)]
@@ -100,10 +108,19 @@ fn upper(class: usize) -> u64 {
 }
 
 impl PluginFigures {
-    fn with(&self, (bucket, name): (BucketId, &Name), plugin: PluginDigest, change: impl FnOnce(&mut Figures)) {
+    fn with(
+        &self,
+        (tenant, bucket, name): (TenantId, BucketId, &Name),
+        plugin: PluginDigest,
+        change: impl FnOnce(&mut Figures),
+    ) {
         let mut all = lock(&self.all);
-        let own = Some((bucket, plugin));
-        if all.contains_key(&own) || all.len() < MAX_LABELS {
+        let own = Some((tenant, bucket, plugin));
+        let has_room = || {
+            let of_tenant = all.keys().flatten().filter(|(of, _, _)| *of == tenant).count();
+            of_tenant < MAX_TENANT_LABELS && all.keys().flatten().count() < MAX_LABELS
+        };
+        if all.contains_key(&own) || has_room() {
             let short: String = plugin.to_string().chars().take(DIGITS).collect();
             return change(all.entry(own).or_insert_with(|| Figures::new(name.to_string(), short)));
         }
@@ -111,8 +128,8 @@ impl PluginFigures {
     }
 
     /// A merge has a result, for so much fuel; none if it comes from the memo.
-    pub(crate) fn merged(&self, job: &MergeJob, fuel: u64) {
-        self.with((job.bucket, &job.bucket_name), job.plugin, |figures| {
+    pub(crate) fn merged(&self, share: TenantShare, job: &MergeJob, fuel: u64) {
+        self.with((TenantId(share.tenant), job.bucket, &job.bucket_name), job.plugin, |figures| {
             match fuel {
                 0 => figures.memo_hits += 1,
                 fuel => {
@@ -126,8 +143,8 @@ impl PluginFigures {
     }
 
     /// A merge has no result: all siblings stay.
-    pub(crate) fn failed(&self, job: &MergeJob, reason: &'static str) {
-        self.with((job.bucket, &job.bucket_name), job.plugin, |figures| {
+    pub(crate) fn failed(&self, share: TenantShare, job: &MergeJob, reason: &'static str) {
+        self.with((TenantId(share.tenant), job.bucket, &job.bucket_name), job.plugin, |figures| {
             *figures.faults.entry(reason).or_default() += 1;
             figures.siblings_in += job.siblings.len() as u64;
             figures.siblings_out += job.siblings.len() as u64;
@@ -137,7 +154,7 @@ impl PluginFigures {
     /// What has come of a comparison with a shadow, which has used so much of its fuel if it was run.
     pub(crate) fn compared(
         &self,
-        bucket: (BucketId, &Name),
+        bucket: (TenantId, BucketId, &Name),
         shadow: PluginDigest,
         result: &'static str,
         fuel: Option<(u64, u64)>,
@@ -150,15 +167,21 @@ impl PluginFigures {
         });
     }
 
+    /// Forgets the figures of plugins that their bucket does not have.
+    pub(crate) fn retain(&self, has: impl Fn(BucketId, PluginDigest) -> bool) {
+        lock(&self.all).retain(|pair, _| pair.is_none_or(|(_, bucket, plugin)| has(bucket, plugin)));
+    }
+
     /// All of them, each with the bucket's id.
     pub(crate) fn all(&self) -> Vec<(Option<BucketId>, Figures)> {
-        lock(&self.all).iter().map(|(key, figures)| (key.map(|(bucket, _)| bucket), figures.clone())).collect()
+        lock(&self.all).iter().map(|(pair, figures)| (pair.map(|(_, bucket, _)| bucket), figures.clone())).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::of_plugins;
 
     #[test]
     fn every_amount_is_in_a_class_that_is_at_most_a_quarter_wide() {
@@ -180,15 +203,30 @@ mod tests {
     }
 
     #[test]
-    fn there_are_so_many_labels_at_most() {
+    fn there_are_so_many_labels_at_most_and_one_tenant_does_not_take_those_of_others() {
         let figures = PluginFigures::default();
         let name = Name::new("cart").expect("a name");
-        for bucket in 0..3 * MAX_LABELS as u64 {
-            figures.compared((BucketId(bucket), &name), PluginDigest([1; 32]), "equal", Some((5, 10)));
-        }
+        let compare = |tenant: u64, bucket: u64| {
+            let bucket = (TenantId(tenant), BucketId(bucket), &name);
+            figures.compared(bucket, PluginDigest([1; 32]), "equal", Some((5, 10)));
+        };
+        let own = || figures.all().iter().filter(|(bucket, _)| bucket.is_some()).count();
+        (0..3 * MAX_TENANT_LABELS as u64).for_each(|bucket| compare(1, bucket));
+        assert_eq!(own(), MAX_TENANT_LABELS);
+        (0..MAX_LABELS as u64).for_each(|tenant| compare(2 + tenant, 1_000 + tenant));
+        assert_eq!((own(), figures.all().len()), (MAX_LABELS, MAX_LABELS + 1));
         let all = figures.all();
-        assert_eq!(all.len(), MAX_LABELS + 1);
         let others = &all.iter().find(|(bucket, _)| bucket.is_none()).expect("the others").1;
-        assert_eq!((others.bucket.as_str(), others.shadow["equal"]), (OTHERS, 2 * MAX_LABELS as u64));
+        let many = 3 * MAX_TENANT_LABELS as u64;
+        assert_eq!((others.bucket.as_str(), others.shadow["equal"]), (OTHERS, many));
+        // A bucket that is gone, or has another plugin, leaves its place.
+        figures.retain(|bucket, _| bucket.0 >= 1_000);
+        assert_eq!(own(), MAX_LABELS - MAX_TENANT_LABELS);
+        let text = of_plugins(&figures.all());
+        let labels = |metric: &str| text.lines().filter(|line| line.starts_with(metric)).count();
+        let left = MAX_LABELS - MAX_TENANT_LABELS + 1;
+        assert_eq!((labels("rejoin_plugin_merges_total{"), labels("rejoin_plugin_fuel_limit{")), (left, left));
+        compare(1, 1);
+        assert!(figures.all().iter().any(|(bucket, of)| *bucket == Some(BucketId(1)) && of.shadow["equal"] == 1));
     }
 }

@@ -17,11 +17,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use rejoin_core::shard::event::PluginError;
-use rejoin_core::view::ClusterView;
 use rejoin_merge::{Plugin, Pool, Rejection, TenantShare, digest_of};
 use rejoin_proto::catalog::{RecordBody, Transcript};
 use rejoin_proto::plugin_state::PluginState;
-use rejoin_proto::{Hlc, Name, PluginDigest, ProfileId, TenantId};
+use rejoin_proto::{PluginDigest, ProfileId, TenantId};
 use rejoin_store::Modules;
 
 use crate::clock::Clock;
@@ -32,20 +31,14 @@ use crate::faults::{Faults, SeemingEngine};
 use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::plugin_figures::PluginFigures;
+use crate::plugin_table::{NamedPlugin, PluginTable, interleaved};
 use crate::shadowing::Shadows;
-use crate::transcripts::{cut, difference, recorded};
+use crate::transcripts::{cut, recorded};
 
-/// The pause before a plugin is compiled again that failed for a reason of this machine. It doubles with each failure,
-/// up to `MAX_RETRY_PAUSE`.
-const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(30);
-const MAX_RETRY_PAUSE: Duration = Duration::from_secs(3600);
-/// The most plugins in memory that no bucket uses: those pushed or asked for last.
-const MAX_IDLE: usize = 8;
-/// The most modules on the disk that no bucket uses: those of the last pushes. All nodes go by the times of the
-/// catalog, so they keep the same ones.
-const MAX_UNUSED_MODULES: usize = 64;
 /// The pause before a transcript is recorded again that the catalog still lacks.
 const RECORD_AGAIN: Duration = Duration::from_secs(60);
+/// The pause before a plugin on the disk is loaded again because somebody asks about it.
+const PREPARE_AGAIN: Duration = Duration::from_secs(10);
 
 /// The plugins of a node, and the service by which shards run them. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +47,9 @@ pub(crate) struct PluginService(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
     modules: Modules,
+    /// Locked, before the table if both are, while modules are stored or removed: so a push of a module that is being
+    /// removed stores it afterwards. Never on a loop.
+    files: Mutex<()>,
     table: Mutex<PluginTable>,
     /// Notified when a plugin has become ready or was refused.
     pub(crate) decided: Notify,
@@ -67,222 +63,6 @@ pub(crate) struct Inner {
     figures: PluginFigures,
 }
 
-/// The state of each plugin. It has only plugins that the catalog names or that are being pushed.
-#[derive(Default)]
-struct PluginTable {
-    ready: BTreeMap<PluginDigest, LoadedPlugin>,
-    refused: BTreeMap<PluginDigest, RefusedPlugin>,
-    /// The plugins that the catalog names.
-    named: BTreeMap<PluginDigest, NamedPlugin>,
-    /// The named plugins whose modules are kept on the disk.
-    wanted: BTreeSet<PluginDigest>,
-    /// The other named plugins: no bucket uses them, and others were pushed since.
-    removed: BTreeSet<PluginDigest>,
-    /// The plugins that were deleted, or whose tenant is gone, and that no other tenant has.
-    deleted: BTreeSet<PluginDigest>,
-    /// The removed and deleted plugins whose module may still be on the disk.
-    to_remove: BTreeSet<PluginDigest>,
-    /// Pushes under way at this node, by plugin.
-    pushing: BTreeMap<PluginDigest, usize>,
-    /// The last plugins that were pushed at this node since its start, and their order. Pushing a plugin again does not
-    /// change its time in the catalog.
-    pushed: BTreeMap<PluginDigest, u64>,
-    /// The wanted plugins that buckets use.
-    active: BTreeSet<PluginDigest>,
-    /// Wanted plugins that no bucket uses: their module is on the disk, and their machine code not in memory.
-    shelved: BTreeSet<PluginDigest>,
-    /// How many plugins have become ready so far.
-    made_ready: u64,
-    /// Plugins that are being compiled and stored. Every peer that was asked may send the same one.
-    compiling: BTreeSet<PluginDigest>,
-    /// When the transcripts that the catalog lacks are recorded again.
-    recording: BTreeMap<PluginDigest, Instant>,
-}
-
-/// A plugin that the catalog names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NamedPlugin {
-    /// When it was pushed.
-    pub(crate) stamp: Hlc,
-    /// Who has pushed it: compiling it is done on its share.
-    pub(crate) share: TenantShare,
-    /// The transcript that this node must get as well.
-    pub(crate) recorded: Option<Transcript>,
-    /// A tenant whose record has none for this engine.
-    pub(crate) unrecorded: Option<TenantId>,
-}
-
-impl NamedPlugin {
-    /// What there is to know of a plugin that two tenants have pushed: the last one counts.
-    pub(crate) fn joined(self, other: Self) -> Self {
-        let last = if self.stamp < other.stamp { other } else { self };
-        let (recorded, unrecorded) = (self.recorded.or(other.recorded), self.unrecorded.or(other.unrecorded));
-        Self { recorded, unrecorded, ..last }
-    }
-}
-
-/// The share of a tenant where tenants wait for each other.
-pub(crate) fn share(view: &ClusterView, tenant: TenantId) -> TenantShare {
-    TenantShare { tenant: tenant.0, weight: view.weight(tenant) }
-}
-
-/// Plugins of several tenants in such an order that each tenant's first one comes before any one's second.
-fn interleaved(plugins: impl Iterator<Item = (PluginDigest, TenantShare)>) -> Vec<PluginDigest> {
-    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-    let mut placed: Vec<(usize, PluginDigest)> = plugins
-        .map(|(digest, share)| {
-            let count = counts.entry(share.tenant).or_default();
-            *count += 1;
-            (*count, digest)
-        })
-        .collect();
-    placed.sort_unstable();
-    placed.into_iter().map(|(_, digest)| digest).collect()
-}
-
-/// A plugin that can be used.
-struct LoadedPlugin {
-    plugin: Plugin,
-    transcript: Option<Transcript>,
-    /// Its place in the order in which plugins became ready.
-    order: u64,
-}
-
-/// A plugin that is stored here and cannot be used.
-struct RefusedPlugin {
-    reason: String,
-    /// When it is compiled again, and the pause after that; `None` if the reason is final.
-    retry: Option<(Instant, Duration)>,
-    /// Its transcript here, if that is the reason.
-    differs: Option<Transcript>,
-}
-
-impl PluginTable {
-    /// The transcript that a plugin must have.
-    fn recorded(&self, digest: &PluginDigest) -> Option<Transcript> {
-        self.named.get(digest).and_then(|named| named.recorded)
-    }
-
-    /// Makes a plugin ready that was loaded, unless its transcript differs from the recorded one.
-    fn admit(&mut self, node: &Name, plugin: Plugin, own: Option<Transcript>) -> Result<Plugin, Rejection> {
-        let digest = plugin.digest();
-        match difference(node, &digest, own, self.recorded(&digest)) {
-            None => {
-                self.make_ready(plugin.clone(), own);
-                Ok(plugin)
-            }
-            Some(differs) => {
-                self.refuse_differing(digest, &differs, own);
-                Err(differs)
-            }
-        }
-    }
-
-    fn refuse_differing(&mut self, digest: PluginDigest, differs: &Rejection, own: Option<Transcript>) {
-        // It may have been ready before the machine became unsound.
-        self.ready.remove(&digest);
-        self.refuse(digest, differs);
-        if let Some(refused) = self.refused.get_mut(&digest) {
-            refused.differs = own;
-        }
-    }
-
-    /// Compares with what is recorded now. Returns the plugins that are not run any more, with the reasons.
-    fn compare(&mut self, node: &Name) -> Vec<(PluginDigest, Rejection)> {
-        let compared = self.ready.iter().filter_map(|(digest, loaded)| {
-            let differs = difference(node, digest, loaded.transcript, self.recorded(digest))?;
-            Some((*digest, differs, loaded.transcript))
-        });
-        let differing: Vec<(PluginDigest, Rejection, Option<Transcript>)> = compared.collect();
-        for (digest, differs, own) in &differing {
-            self.refuse_differing(*digest, differs, *own);
-        }
-        // One that differed from an earlier record is loaded again.
-        let Self { refused, named, .. } = self;
-        refused.retain(|digest, of| {
-            let recorded = named.get(digest).and_then(|named| named.recorded);
-            of.differs.is_none() || difference(node, digest, of.differs, recorded).is_some()
-        });
-        differing.into_iter().map(|(digest, differs, _)| (digest, differs)).collect()
-    }
-
-    fn lacks(&self, digest: &PluginDigest) -> bool {
-        let rests = |refused: &RefusedPlugin| refused.retry.is_none_or(|(at, _)| Instant::now() < at);
-        let is_here = self.ready.contains_key(digest) || self.shelved.contains(digest);
-        !is_here && !self.refused.get(digest).is_some_and(rests)
-    }
-
-    /// Decides which of the named plugins are kept on the disk: those that buckets use, and the last ones pushed.
-    fn update_wanted(&mut self) {
-        let unused = self.named.iter().filter(|(digest, _)| !self.active.contains(digest));
-        let pushed = |digest| self.pushed.get(digest).copied().unwrap_or(0);
-        let mut unused: Vec<(u64, Hlc, PluginDigest)> =
-            unused.map(|(digest, named)| (pushed(digest), named.stamp, *digest)).collect();
-        unused.sort_unstable();
-        let surplus = unused.len().saturating_sub(MAX_UNUSED_MODULES);
-        let removed: BTreeSet<PluginDigest> = unused.iter().take(surplus).map(|(_, _, digest)| *digest).collect();
-        self.wanted = self.named.keys().filter(|digest| !removed.contains(digest)).copied().collect();
-        self.to_remove.extend(removed.difference(&self.removed));
-        let deleted = &self.deleted;
-        self.to_remove.retain(|digest| removed.contains(digest) || deleted.contains(digest));
-        self.removed = removed;
-        let Self { wanted, active, refused, shelved, .. } = self;
-        refused.retain(|digest, _| wanted.contains(digest));
-        shelved.retain(|digest| wanted.contains(digest) && !active.contains(digest));
-        self.shelve_the_idle();
-    }
-
-    /// Notes that a push begins. Its module is kept until enough others were pushed.
-    fn note_push(&mut self, digest: PluginDigest) {
-        *self.pushing.entry(digest).or_default() += 1;
-        self.to_remove.remove(&digest);
-        let order = self.pushed.values().max().map_or(1, |last| last + 1);
-        self.pushed.insert(digest, order);
-        self.pushed.retain(|_, of| *of + MAX_UNUSED_MODULES as u64 > order);
-        self.update_wanted();
-    }
-
-    fn make_ready(&mut self, plugin: Plugin, transcript: Option<Transcript>) {
-        let digest = plugin.digest();
-        self.refused.remove(&digest);
-        self.shelved.remove(&digest);
-        self.made_ready += 1;
-        self.ready.insert(digest, LoadedPlugin { plugin, transcript, order: self.made_ready });
-        self.shelve_the_idle();
-    }
-
-    /// Drops the machine code of plugins that no bucket uses, except the last few.
-    fn shelve_the_idle(&mut self) {
-        let idle = self.ready.iter().filter(|(digest, _)| !self.active.contains(digest));
-        let mut idle: Vec<(u64, PluginDigest)> = idle.map(|(digest, ready)| (ready.order, *digest)).collect();
-        idle.sort_unstable();
-        for (_, digest) in idle.iter().take(idle.len().saturating_sub(MAX_IDLE)) {
-            self.ready.remove(digest);
-            // A plugin that is only being pushed is loaded when the catalog names it.
-            if self.wanted.contains(digest) {
-                self.shelved.insert(*digest);
-            }
-        }
-    }
-
-    /// Leaves a stored plugin on the disk until it is needed, if no bucket uses it and enough such plugins are in
-    /// memory. Returns whether it does.
-    fn shelve(&mut self, digest: &PluginDigest) -> bool {
-        let idle = self.ready.keys().filter(|digest| !self.active.contains(digest)).count();
-        !self.active.contains(digest) && idle >= MAX_IDLE && self.shelved.insert(*digest)
-    }
-
-    fn refuse(&mut self, digest: PluginDigest, rejection: &Rejection) {
-        if !self.wanted.contains(&digest) {
-            return;
-        }
-        let pause =
-            self.refused.get(&digest).and_then(|refused| refused.retry).map_or(FIRST_RETRY_PAUSE, |(_, next)| next);
-        let retry = (!rejection.is_final()).then(|| (Instant::now() + pause, (pause * 2).min(MAX_RETRY_PAUSE)));
-        self.refused.insert(digest, RefusedPlugin { reason: rejection.to_string(), retry, differs: None });
-    }
-}
-
 /// Marks a plugin as being compiled until it is dropped, so that it is compiled once at a time.
 struct CompileClaim<'a>(&'a PluginService, PluginDigest);
 
@@ -294,15 +74,20 @@ impl Drop for CompileClaim<'_> {
 
 /// A plugin that was pushed and compiled. It is ready before the catalog names it, so that no merge has to wait. When
 /// this is dropped and the catalog does not name it by then, the plugin is forgotten.
-pub(crate) struct Pushed<'a> {
-    service: &'a PluginService,
+pub(crate) struct Pushed {
+    claim: Arc<PushClaim>,
     plugin: Plugin,
     transcript: Option<Transcript>,
 }
 
-impl Pushed<'_> {
+impl Pushed {
     pub(crate) fn plugin(&self) -> &Plugin {
         &self.plugin
+    }
+
+    /// Stores its module durably.
+    pub(crate) async fn keep(&self, bytes: Bytes) -> Result<(), String> {
+        self.claim.service.keep(self.plugin.digest(), bytes, Some(self.claim.clone())).await
     }
 
     /// What its record says of how it answers.
@@ -311,10 +96,17 @@ impl Pushed<'_> {
     }
 }
 
-impl Drop for Pushed<'_> {
+/// Marks a plugin as being pushed until the last clone is dropped. Whatever stores its module has one, so that the
+/// module does not come to be stored once the push was forgotten.
+struct PushClaim {
+    service: PluginService,
+    digest: PluginDigest,
+}
+
+impl Drop for PushClaim {
     fn drop(&mut self) {
         let mut table = self.service.table();
-        let digest = self.plugin.digest();
+        let digest = self.digest;
         let others = table.pushing.get(&digest).map_or(0, |pushes| pushes.saturating_sub(1));
         if others > 0 {
             table.pushing.insert(digest, others);
@@ -323,8 +115,7 @@ impl Drop for Pushed<'_> {
         table.pushing.remove(&digest);
         if !table.wanted.contains(&digest) {
             table.ready.remove(&digest);
-            // Under the lock, so that a push of the same module stores it afterwards.
-            self.service.remove_module(&digest);
+            table.to_remove.insert(digest);
         }
     }
 }
@@ -334,6 +125,7 @@ impl PluginService {
         Self(Arc::new(Inner {
             engine,
             modules,
+            files: Mutex::default(),
             table: Mutex::default(),
             decided: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -383,12 +175,14 @@ impl PluginService {
         let mut table = self.table();
         deleted.retain(|digest| !named.contains_key(digest));
         let gone: Vec<PluginDigest> = deleted.difference(&table.deleted).copied().collect();
+        table.note_cleared(&named);
         (table.named, table.active, table.deleted) = (named, active, deleted);
         table.to_remove.extend(gone);
         table.update_wanted();
         let differing = table.compare(&self.0.engine.node);
         drop(table);
         for (digest, rejection) in differing {
+            self.0.engine.queue.forget_transcript(&digest);
             tracing::error!(%digest, %rejection, "a plugin that was loaded cannot be used");
         }
     }
@@ -444,9 +238,22 @@ impl PluginService {
         }
     }
 
-    /// Begins to load a plugin that is on the disk only.
+    /// Begins to load a plugin that is on the disk only, unless that was begun for the same reason a moment ago:
+    /// whoever asks about many plugins in turn does not have each loaded each time.
     pub(crate) fn prepare(&self, digest: &PluginDigest) {
-        drop(self.find(digest));
+        let now = Instant::now();
+        let is_due = {
+            let mut table = self.table();
+            table.prepared.retain(|_, again| now < *again);
+            let is_due = table.shelved.contains(digest) && !table.prepared.contains_key(digest);
+            if is_due {
+                table.prepared.insert(*digest, now + PREPARE_AGAIN);
+            }
+            is_due
+        };
+        if is_due {
+            drop(self.find(digest));
+        }
     }
 
     /// The plugins that this node does not run, since it computes otherwise than others, with the reasons.
@@ -461,42 +268,55 @@ impl PluginService {
         self.table().removed.contains(digest)
     }
 
-    fn remove_surplus(&self) {
-        loop {
-            let mut table = self.table();
-            let Some(digest) = table.to_remove.pop_first() else { return };
-            // Under the lock, so that a push of the same module stores it afterwards.
-            self.remove_module(&digest);
+    async fn remove_surplus(&self) {
+        if self.table().to_remove.is_empty() {
+            return;
         }
+        let this = self.clone();
+        let remove = move || {
+            let _files = lock(&this.0.files);
+            loop {
+                let next = this.table().to_remove.pop_first();
+                let Some(digest) = next else { return };
+                if let Err(error) = this.0.modules.remove(&digest) {
+                    tracing::warn!(%digest, %error, "an unused plugin could not be removed from the disk");
+                }
+            }
+        };
+        self.0.engine.aside.run(remove).await;
     }
 
-    fn remove_module(&self, digest: &PluginDigest) {
-        if let Err(error) = self.0.modules.remove(digest) {
-            tracing::warn!(%digest, %error, "an unused plugin could not be removed from the disk");
-        }
+    /// The stored module with that digest. `None`: none is stored.
+    ///
+    /// # Errors
+    /// The disk refuses, or the module is damaged.
+    async fn read(&self, digest: PluginDigest) -> Result<Option<Bytes>, String> {
+        let modules = self.0.modules.clone();
+        let read = move || match modules.get(&digest) {
+            Ok(Some(bytes)) if digest_of(&bytes) != digest => Err("it does not have its digest".to_owned()),
+            read => read.map_err(|error| error.to_string()),
+        };
+        self.0.engine.aside.run(read).await
     }
 
     /// Removes the modules that are no longer kept, and compiles the wanted plugins that are on the disk and should be
     /// in memory.
     pub(crate) async fn load(&self) {
-        self.remove_surplus();
+        self.remove_surplus().await;
         for digest in self.missing() {
             let Some(_claim) = self.begin(digest) else { continue };
-            match self.0.modules.get(&digest) {
-                Ok(Some(bytes)) if digest_of(&bytes) == digest => {
+            match self.read(digest).await {
+                Ok(Some(bytes)) => {
                     if self.table().shelve(&digest) {
                         continue;
                     }
                     // The table has the reason too, for merges that need the plugin.
-                    if let Err(rejection) = self.compile(self.share_of(&digest), bytes).await {
+                    if let Err(rejection) = self.compile(self.share_of(&digest), digest, bytes).await {
                         tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
                     }
                 }
-                Ok(Some(_)) => {
-                    tracing::error!(%digest, "a stored plugin does not have its digest: it is fetched again")
-                }
                 Ok(None) => {}
-                Err(error) => tracing::error!(%digest, %error, "a stored plugin cannot be read: it is fetched again"),
+                Err(why) => tracing::error!(%digest, why, "a stored plugin cannot be read: it is fetched again"),
             }
         }
     }
@@ -524,25 +344,26 @@ impl PluginService {
     }
 
     /// A module's bytes, for a peer or a client that asks.
-    pub(crate) fn bytes(&self, digest: &PluginDigest) -> Option<Bytes> {
-        self.0.modules.get(digest).ok().flatten().filter(|bytes| digest_of(bytes) == *digest)
+    pub(crate) async fn bytes(&self, digest: &PluginDigest) -> Option<Bytes> {
+        self.read(*digest).await.ok().flatten()
     }
 
     /// Handles a module that a peer has sent: compiles and stores it if it is wanted.
     pub(crate) async fn fetched(&self, digest: PluginDigest, bytes: Bytes) {
-        if digest_of(&bytes) != digest {
-            return tracing::error!(%digest, "a peer has sent a module with another digest than was asked for");
-        }
         if !self.table().wanted.contains(&digest) {
             return;
+        }
+        let sent = bytes.clone();
+        if self.0.engine.aside.run(move || digest_of(&sent)).await != digest {
+            return tracing::error!(%digest, "a peer has sent a module with another digest than was asked for");
         }
         let Some(_claim) = self.begin(digest) else { return };
         self.take(digest, bytes).await;
     }
 
     async fn take(&self, digest: PluginDigest, bytes: Bytes) {
-        match self.compile(self.share_of(&digest), bytes.clone()).await {
-            Ok(plugin) => match self.keep(&plugin, &bytes) {
+        match self.compile(self.share_of(&digest), digest, bytes.clone()).await {
+            Ok(_) => match self.keep(digest, bytes, None).await {
                 Ok(()) => tracing::info!(%digest, "plugin fetched"),
                 Err(error) => tracing::error!(%digest, error, "a fetched plugin could not be stored"),
             },
@@ -550,12 +371,20 @@ impl PluginService {
         }
     }
 
-    /// Compiles a component of a tenant, which the catalog need not name yet.
-    pub(crate) async fn push(&self, share: TenantShare, bytes: Bytes) -> Result<Pushed<'_>, Rejection> {
-        let plugin = self.compile(share, bytes).await?;
-        self.table().note_push(plugin.digest());
-        let transcript = self.transcript_of(&plugin);
-        Ok(Pushed { service: self, plugin, transcript })
+    /// Compiles a component of a tenant, which the catalog need not name yet. One that has no transcript is refused.
+    pub(crate) async fn push(
+        &self,
+        share: TenantShare,
+        digest: PluginDigest,
+        bytes: Bytes,
+    ) -> Result<Pushed, Rejection> {
+        let plugin = self.compile(share, digest, bytes).await?;
+        self.table().note_push(digest);
+        let claim = Arc::new(PushClaim { service: self.clone(), digest });
+        match self.transcript_of(&plugin) {
+            Some(transcript) => Ok(Pushed { claim, plugin, transcript: Some(transcript) }),
+            None => Err(Rejection::OverflowsStack),
+        }
     }
 
     /// On whose share a plugin is compiled that this node has to have: of the tenant that has pushed it last.
@@ -564,9 +393,8 @@ impl PluginService {
     }
 
     /// Compiles a component of a tenant within the limits, and compares its transcript. Dropping the future cancels it.
-    async fn compile(&self, share: TenantShare, bytes: Bytes) -> Result<Plugin, Rejection> {
+    async fn compile(&self, share: TenantShare, digest: PluginDigest, bytes: Bytes) -> Result<Plugin, Rejection> {
         let (done, compiled) = oneshot::channel();
-        let digest = digest_of(&bytes);
         let Engine { queue, limits, .. } = &self.0.engine;
         let result = match queue.compile(share, bytes, *limits, move |result| drop(done.send(result))) {
             Ok(_pending) => {
@@ -586,13 +414,29 @@ impl PluginService {
             }
         };
         drop(table);
+        if matches!(&result, Err(Rejection::Differs { .. })) {
+            // It is run again when it is tried again.
+            self.0.engine.queue.forget_transcript(&digest);
+        }
         self.0.decided.notify_waiters();
         result
     }
 
     /// Stores the module of a compiled plugin durably.
-    pub(crate) fn keep(&self, plugin: &Plugin, bytes: &[u8]) -> Result<(), String> {
-        self.0.modules.put(&plugin.digest(), bytes).map_err(|error| error.to_string())
+    async fn keep(&self, digest: PluginDigest, bytes: Bytes, claim: Option<Arc<PushClaim>>) -> Result<(), String> {
+        let this = self.clone();
+        let put = move || {
+            // Dropped last: that locks the table.
+            let _claim = claim;
+            let _files = lock(&this.0.files);
+            let put = this.0.modules.put(&digest, &bytes).map_err(|error| error.to_string());
+            let mut table = this.table();
+            if !table.keeps(&digest) {
+                table.to_remove.insert(digest);
+            }
+            put
+        };
+        self.0.engine.aside.run(put).await
     }
 
     /// How many compiled plugins are in memory.
@@ -616,14 +460,14 @@ impl PluginService {
 
     async fn unshelve(&self, digest: PluginDigest) {
         let Some(_claim) = self.begin(digest) else { return };
-        match self.0.modules.get(&digest) {
-            Ok(Some(bytes)) if digest_of(&bytes) == digest => {
-                if let Err(rejection) = self.compile(self.share_of(&digest), bytes).await {
+        match self.read(digest).await {
+            Ok(Some(bytes)) => {
+                if let Err(rejection) = self.compile(self.share_of(&digest), digest, bytes).await {
                     tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
                 }
             }
             // It is no longer in `shelved`, so it counts as missing.
-            other => tracing::error!(%digest, ?other, "a stored plugin cannot be read: it is fetched again"),
+            gone => tracing::error!(%digest, why = ?gone.err(), "a stored plugin cannot be read: it is fetched again"),
         }
     }
 }
@@ -631,10 +475,13 @@ impl PluginService {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aside::Aside;
     use crate::law_checks::LawChecks;
+    use crate::platform::Threads;
+    use crate::plugin_table::MAX_UNUSED_MODULES;
     use crate::sentinel::Sentinel;
     use rejoin_merge::{CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits};
-    use rejoin_proto::{ClusterId, NodeId};
+    use rejoin_proto::{ClusterId, Hlc, Name, NodeId};
     use rejoin_store::{DataDir, Identity};
 
     fn module(number: u64) -> Bytes {
@@ -665,6 +512,7 @@ mod tests {
             limits: ModuleLimits::default(),
             laws: LawChecks::new(None, BTreeSet::new()),
             sentinel: Sentinel::new(0, 0),
+            aside: Aside::new(Threads::Own),
             node: Name::new("n1").expect("a name"),
         };
         PluginService::new(engine, data.modules(), Clock::system(), Arc::new(Metrics::new()), Faults::default())
@@ -700,23 +548,39 @@ mod tests {
         assert!(service.missing().contains(&digest(count - bound)), "there is room for it: peers are asked");
     }
 
-    #[test]
-    fn a_tenant_with_many_plugins_to_load_does_not_hold_another_one_up() {
-        let share = |tenant| TenantShare { tenant, weight: 1 };
-        let many = (0..50).map(|number| (digest(number), share(1)));
-        let order = interleaved(many.chain([(digest(100), share(2)), (digest(101), share(2))]));
-        let place = |number| order.iter().position(|known| *known == digest(number)).expect("it is there");
-        assert_eq!(order.len(), 52);
-        assert!(place(100) < 2 && place(101) < 4, "{} and {}", place(100), place(101));
+    #[tokio::test]
+    async fn who_asks_about_a_plugin_again_and_again_has_it_loaded_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
+        let (data, _) = DataDir::open(dir.path(), identity).expect("a new directory");
+        let service = service(&data);
+        let shelve = |number| service.table().shelved.insert(digest(number));
+        assert!(shelve(1) && shelve(2));
+        service.prepare(&digest(1));
+        assert!(shelve(1), "it is being loaded");
+        service.prepare(&digest(1));
+        service.prepare(&digest(2));
+        assert!(!shelve(1) && shelve(2), "only another one is loaded at once");
     }
 
-    #[test]
-    fn the_pushes_that_are_noted_are_bounded() {
-        let mut table = PluginTable::default();
-        for number in 0..1_000 {
-            table.note_push(digest(number));
-        }
-        assert_eq!(table.pushed.len(), MAX_UNUSED_MODULES);
-        assert!(table.pushed.contains_key(&digest(999)) && !table.pushed.contains_key(&digest(0)));
+    #[tokio::test]
+    async fn the_module_of_a_push_that_came_to_nothing_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
+        let (data, _) = DataDir::open(dir.path(), identity).expect("a new directory");
+        let service = service(&data);
+        service.table().note_push(digest(1));
+        let claim = Arc::new(PushClaim { service: service.clone(), digest: digest(1) });
+        service.keep(digest(1), module(1), Some(claim.clone())).await.expect("there is room");
+        service.load().await;
+        assert_eq!(stored(&data), BTreeSet::from([digest(1)]), "the push goes on");
+        drop(claim);
+        service.want(named(1), BTreeSet::new(), BTreeSet::new());
+        service.load().await;
+        assert_eq!(stored(&data), BTreeSet::new());
+        // Fetched, and not wanted any more when it came.
+        service.keep(digest(1), module(1), None).await.expect("there is room");
+        service.load().await;
+        assert_eq!(stored(&data), BTreeSet::new());
     }
 }

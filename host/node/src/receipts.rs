@@ -7,6 +7,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use rejoin_core::shard::{ReceiptsWanted, Shard};
+use rejoin_core::trials;
+use rejoin_core::view::ClusterView;
+use rejoin_proto::catalog::Activation;
 use rejoin_proto::client::Reply;
 use rejoin_proto::hash::MAX_KEY_BYTES;
 use rejoin_proto::receipt::{KeyReport, ReceiptPage, ReceiptQuery};
@@ -24,7 +27,12 @@ async fn look<T: Send + 'static>(
     looks: impl FnOnce(&Shard, &ShardStore) -> T + Send + 'static,
 ) -> Option<T> {
     let (answer, answered) = oneshot::channel();
-    let inspection = Box::new(move |shard: &Shard, store: &ShardStore| drop(answer.send(looks(shard, store))));
+    let inspection = Box::new(move |shard: &Shard, store: &ShardStore| {
+        // It may have waited for others, and its client have gone.
+        if !answer.is_closed() {
+            drop(answer.send(looks(shard, store)));
+        }
+    });
     // A shard that has stopped drops it unseen.
     let _ = ctx.shards.get(shard)?.messages.send(ShardMessage::Inspect(inspection));
     answered.await.ok()
@@ -83,10 +91,10 @@ pub(crate) async fn page(ctx: &NodeContext, caller: &Caller, query: ReceiptQuery
     };
     let node = ctx.config.name.clone();
     if !shards.contains(&shard) {
-        return Reply::Receipts(ReceiptPage { node, receipts: Vec::new(), next: None });
+        return Reply::Receipts(ReceiptPage { node, receipts: Vec::new(), next: None, lost: false });
     }
     let found = look(ctx, shard, move |of, store| of.kept_receipts(store, &wanted)).await;
-    let (mut receipts, next) = match found {
+    let (mut receipts, next, lost) = match found {
         Some(Ok(found)) => found,
         Some(Err(fault)) => {
             return Reply::Error(ErrorReply::new(ErrorCode::Damaged, format!("the receipts cannot be read: {fault}")));
@@ -99,7 +107,7 @@ pub(crate) async fn page(ctx: &NodeContext, caller: &Caller, query: ReceiptQuery
         Some(key) => Some(cursor(shard, &key)),
         None => Some(shard + 1).filter(|next| shards.contains(next)).map(|next| cursor(next, &[])),
     };
-    Reply::Receipts(ReceiptPage { node, receipts, next })
+    Reply::Receipts(ReceiptPage { node, receipts, next, lost })
 }
 
 /// Where a page begins: the shard, and the key in it.
@@ -113,6 +121,11 @@ fn begun(cursor: &[u8]) -> Option<(usize, Bytes)> {
     Some((usize::from(u16::from_be_bytes(*shard)), Bytes::copy_from_slice(key)))
 }
 
+/// The plugin that merges an object: its bucket's, or the canary.
+fn merging(view: &ClusterView, object: &ObjectId) -> Option<Activation> {
+    trials::merging(view.bucket(object.bucket)?, object)
+}
+
 /// What this node knows of a key.
 pub(crate) async fn key(ctx: &NodeContext, caller: &Caller, bucket: &Name, key: Bytes) -> Reply {
     let object = match object(ctx, caller, bucket, Some(key)) {
@@ -124,7 +137,7 @@ pub(crate) async fn key(ctx: &NodeContext, caller: &Caller, bucket: &Name, key: 
         return stopping();
     };
     let view = ctx.cluster_view();
-    let plugin = view.bucket(object.bucket).and_then(|bucket| bucket.props.plugin);
+    let plugin = merging(&view, &object);
     let quarantine = plugin.and_then(|active| view.quarantine(object.tenant, &active.plugin).map(str::to_owned));
     Reply::Key(Box::new(KeyReport {
         node: ctx.config.name.clone(),
@@ -140,6 +153,46 @@ pub(crate) async fn key(ctx: &NodeContext, caller: &Caller, bucket: &Name, key: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rejoin_core::placement;
+    use rejoin_proto::catalog::{BucketPast, BucketProps, Record, RecordBody, RecordKey};
+    use rejoin_proto::layout::LayoutNode;
+    use rejoin_proto::trial::Canary;
+    use rejoin_proto::{BucketId, Hlc, NodeId, PluginDigest, TenantId};
+
+    #[test]
+    fn a_key_is_told_of_with_the_version_that_merges_it() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let (tenant, id) = (TenantId(1), BucketId(7));
+        let version = |plugin: u8| Activation {
+            plugin: PluginDigest([plugin; 32]),
+            self_causal: true,
+            since: Hlc::from_ms(1),
+            replaces: false,
+            validates: false,
+        };
+        let canary = Canary { plugin: version(2), percent: 30 };
+        let props = BucketProps { plugin: Some(version(1)), canary: Some(canary), ..BucketProps::default() };
+        let body = RecordBody::Bucket { id, props, past: BucketPast::default() };
+        let key = RecordKey::Bucket(tenant, name("cart"));
+        let record = Record { key, version: 1, stamp: Hlc::from_ms(1), body };
+        let node = LayoutNode {
+            id: NodeId::from_name(&name("a")),
+            name: name("a"),
+            zone: name("z"),
+            capacity: 1,
+            address: ([127, 0, 0, 1], 1).into(),
+        };
+        let view = ClusterView::new(placement::bootstrap(vec![node], 8).expect("a layout"), &[record]);
+        let merging = |number: u32| {
+            let key = Bytes::from(number.to_string());
+            merging(&view, &ObjectId { tenant, bucket: id, key }).map(|version| version.plugin)
+        };
+        let canarys = (0..1_000).filter(|number| merging(*number) == Some(canary.plugin.plugin)).count();
+        assert!((200..400).contains(&canarys), "{canarys} of 1000 keys");
+        assert!((0..1_000).all(|number| merging(number).is_some()));
+        let elsewhere = ObjectId { tenant, bucket: BucketId(8), key: Bytes::from_static(b"1") };
+        assert_eq!(super::merging(&view, &elsewhere), None);
+    }
 
     #[test]
     fn a_page_goes_on_where_the_one_before_has_ended() {

@@ -123,14 +123,15 @@ impl RequestQueue {
         }
     }
 
-    /// Waits until a tenant has at most half of what it may have waiting.
-    pub(crate) async fn eased(&self, tenant: TenantId) {
+    /// Waits until a tenant has at most half of what it may have waiting, and is not refused for being late. Both are
+    /// looked at whenever something was taken; `now_us` is the clock.
+    pub(crate) async fn eased(&self, tenant: TenantId, now_us: impl Fn() -> u64) {
         loop {
             // Created before the state is looked at, so that a notification in between is not missed.
             let taken = self.0.taken.notified();
             {
                 let state = lock(&self.0.state);
-                if state.stopped || state.queue.has_eased(tenant) {
+                if state.stopped || state.queue.has_eased(now_us(), tenant) {
                     return;
                 }
             }
@@ -244,11 +245,15 @@ mod tests {
     const BETA: Weighed = Weighed { tenant: TenantId(2), weight: 1 };
 
     fn queue(inbox: usize) -> (RequestQueue, Requests) {
+        queue_where(inbox, u64::MAX)
+    }
+
+    fn queue_where(inbox: usize, wait_us: u64) -> (RequestQueue, Requests) {
         let room = Room {
             waiting: Load { items: inbox, bytes: 64 << 20 },
             flow_waiting: Load { items: inbox, bytes: 32 << 20 },
             under_way: Load { items: 4_000, bytes: 64 << 20 },
-            wait_us: u64::MAX,
+            wait_us,
         };
         let state = Mutex::new(State { queue: FairQueue::new(room), stopped: false });
         let shared = Arc::new(Shared { state, ready: Notify::new(), taken: Notify::new() });
@@ -302,8 +307,8 @@ mod tests {
         assert_eq!(taken, 4, "half of the queue is left to others");
         assert!(matches!(queue.push(0, ALPHA, 10, receipts()), Err(NotTaken::Full(Full::Flow(_)))));
         queue.push(0, BETA, 10, receipts()).expect("another tenant has a place");
-        queue.eased(BETA.tenant).await;
-        let eased = queue.eased(ALPHA.tenant);
+        queue.eased(BETA.tenant, || 0).await;
+        let eased = queue.eased(ALPHA.tenant, || 0);
         tokio::pin!(eased);
         tokio::select! { biased;
             () = &mut eased => panic!("it has as many as it may"),
@@ -315,8 +320,32 @@ mod tests {
         drop(requests);
         assert_eq!(queue.push(0, ALPHA, 10, receipts()), Err(NotTaken::Stopped));
         // It is not waited for when the shard has stopped, and what was under way can end.
-        queue.eased(ALPHA.tenant).await;
+        queue.eased(ALPHA.tenant, || 0).await;
         drop(batch);
+    }
+
+    #[tokio::test]
+    async fn a_session_waits_while_its_tenant_is_late() {
+        const WAIT_US: u64 = 10_000;
+        let (queue, requests) = queue_where(100, WAIT_US);
+        let (mut batch, mut now_us) = (Vec::new(), 0);
+        // Late on each turn, for longer than is forgiven.
+        for _ in 0..10 {
+            queue.push(now_us, ALPHA, 10, receipts()).expect("it is not refused yet");
+            now_us += 2 * WAIT_US;
+            requests.take(now_us, 100, &mut batch);
+        }
+        queue.push(now_us, ALPHA, 10, receipts()).expect("nothing of it waits");
+        now_us += 2 * WAIT_US;
+        assert!(matches!(queue.push(now_us, ALPHA, 10, receipts()), Err(NotTaken::Full(Full::Late(_)))));
+        let eased = queue.eased(ALPHA.tenant, || now_us);
+        tokio::pin!(eased);
+        tokio::select! { biased;
+            () = &mut eased => panic!("little of it waits, and more is refused all the same"),
+            () = std::future::ready(()) => {}
+        }
+        requests.take(now_us, 100, &mut batch);
+        eased.await;
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //! plugin is quarantined like one that varies from node to node. After an operator or author has released it, it takes
 //! as many other keys to quarantine it again: what was known when it was released only alarms.
 //!
+//! A merge that comes to another result when it is only run once more is no evidence against its plugin, which sees
+//! nothing but its siblings: this machine computes wrongly. That is a problem of the node.
+//!
 //! All of it is in memory. A node counts what it has found by itself, since its start.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +20,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use rejoin_core::shard::event::MergeJob;
 use rejoin_core::view::ClusterView;
+use rejoin_merge::laws::Law;
 use rejoin_merge::{Merged, PluginCall, SampledLaws, SampledMerge, SampledViolation, Sibling};
+use rejoin_proto::catalog::BucketProps;
 use rejoin_proto::client::{self, Reply};
 use rejoin_proto::conflict::LawViolation;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, PluginDigest, TenantId};
@@ -34,9 +39,11 @@ use crate::plugins::PluginService;
 const LEAST_PAUSE_US: u64 = 1_000_000;
 /// After this time the next merge of a bucket is checked, however few there were since, in microseconds.
 const LONGEST_PAUSE_US: u64 = 60_000_000;
-/// The most buckets whose merges are counted. The one that was checked least lately is forgotten for another one.
+/// The most buckets whose merges are counted. The one that was checked least lately is forgotten for another one if
+/// that is longer ago than [`LONGEST_PAUSE_US`]; until then the other one's merges are not checked.
 const MAX_BUCKETS: usize = 1_024;
-/// The most alarms: buckets with a plugin and a law. The oldest is forgotten for another one.
+/// The most alarms: buckets with a plugin and a law. Of the tenant that has the most of them, the oldest is forgotten
+/// for another one; so it is with evidence, and with the buckets of which violations are kept.
 const MAX_ALARMS: usize = 256;
 /// The most plugins against which evidence is kept, and the most keys for each.
 const MAX_PLUGINS: usize = 256;
@@ -48,6 +55,9 @@ const MAX_KEPT_BYTES: usize = 4 << 20;
 const MAX_ALL_BYTES: usize = 16 << 20;
 /// The most buckets of which violations are kept.
 const MAX_KEPT_BUCKETS: usize = 256;
+
+/// The log line of a merge that came to another result when it was run again.
+const MACHINE_FAULT: &str = "a merge that was run again came to another result: this machine computes wrongly";
 
 /// A merge of siblings that the plugin has run just now.
 pub(crate) struct RunMerge<'a> {
@@ -93,6 +103,31 @@ struct Evidence {
     new: BTreeSet<u128>,
     /// Those before.
     known: BTreeSet<u128>,
+    last_ms: u64,
+}
+
+/// The violations of a bucket, the last ones.
+struct Kept {
+    tenant: TenantId,
+    violations: Vec<LawViolation>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        let siblings = self.violations.iter().flat_map(|violation| &violation.siblings);
+        siblings.map(|sibling| sibling.value.len()).sum()
+    }
+
+    fn last_ms(&self) -> u64 {
+        self.violations.last().map_or(0, |violation| violation.at_ms)
+    }
+}
+
+/// Merges that came to another result when they were run again.
+struct Differed {
+    times: u64,
+    /// The last one.
+    found: Found,
 }
 
 #[derive(Default)]
@@ -100,7 +135,8 @@ struct State {
     counted: BTreeMap<BucketId, Counted>,
     alarms: BTreeMap<(TenantId, BucketId, PluginDigest, &'static str), Alarm>,
     evidence: BTreeMap<(TenantId, PluginDigest), Evidence>,
-    kept: BTreeMap<BucketId, Vec<LawViolation>>,
+    kept: BTreeMap<BucketId, Kept>,
+    differed: Option<Differed>,
 }
 
 /// The sentinel of a node.
@@ -133,10 +169,12 @@ impl Sentinel {
         }
         let mut state = lock(&self.state);
         if !state.counted.contains_key(&bucket) && state.counted.len() >= MAX_BUCKETS {
-            let least = state.counted.iter().min_by_key(|(_, counted)| counted.checked_us).map(|(bucket, _)| *bucket);
-            if let Some(least) = least {
-                state.counted.remove(&least);
-            }
+            let checked = state.counted.iter().map(|(bucket, counted)| (counted.checked_us, *bucket));
+            // Whoever is new is checked at once. If each could take a place at any time, all merges would be checked.
+            let is_old =
+                |at_us: Option<u64>| at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= LONGEST_PAUSE_US);
+            let Some((_, least)) = checked.min().filter(|(at_us, _)| is_old(*at_us)) else { return false };
+            state.counted.remove(&least);
         }
         let counted = state.counted.entry(bucket).or_default();
         counted.merges += 1;
@@ -156,17 +194,24 @@ impl Sentinel {
     fn note(&self, found: &Found, violation: SampledViolation, wall_ms: u64) -> Option<String> {
         let law = violation.law.name();
         let mut state = lock(&self.state);
+        if violation.law == Law::Replay {
+            let times = state.differed.as_ref().map_or(0, |known| known.times) + 1;
+            state.differed = Some(Differed { times, found: found.clone() });
+            return None;
+        }
         state.alarm(found, law, wall_ms);
         let (confirmed, equation) = (violation.confirmed, violation.equation);
-        state.keep(found.bucket, kept(found, violation, wall_ms));
+        state.keep(found, kept(found, violation, wall_ms));
         if !confirmed || self.threshold == 0 {
             return None;
         }
         let whose = (found.tenant, found.plugin);
         if !state.evidence.contains_key(&whose) && state.evidence.len() >= MAX_PLUGINS {
-            state.evidence.pop_first();
+            let all = state.evidence.iter().map(|(whose, evidence)| (*whose, whose.0, evidence.last_ms));
+            to_forget(all).iter().for_each(|whose| drop(state.evidence.remove(whose)));
         }
         let evidence = state.evidence.entry(whose).or_default();
+        evidence.last_ms = wall_ms;
         if !evidence.known.contains(&found.key_hash) {
             evidence.new.insert(found.key_hash);
         }
@@ -189,8 +234,7 @@ impl Sentinel {
     pub(crate) fn warnings(&self, view: &ClusterView) -> Vec<String> {
         let state = lock(&self.state);
         let merges = |bucket: &BucketId, plugin: &PluginDigest| {
-            let active = view.bucket(*bucket).and_then(|bucket| bucket.props.plugin);
-            active.is_some_and(|active| active.plugin == *plugin)
+            view.bucket(*bucket).is_some_and(|bucket| merges_with(&bucket.props, plugin))
         };
         let alarms = state.alarms.iter().filter(|((_, bucket, plugin, _), _)| merges(bucket, plugin));
         let line = |((tenant, _, plugin, law), alarm): (&(TenantId, BucketId, PluginDigest, &str), &Alarm)| {
@@ -205,8 +249,20 @@ impl Sentinel {
         alarms.map(line).collect()
     }
 
+    /// That this machine computes wrongly, if a merge has shown it.
+    fn machine_fault(&self) -> Option<String> {
+        let state = lock(&self.state);
+        let Differed { times, found } = state.differed.as_ref()?;
+        Some(format!(
+            "merges that were run again came to another result {times} times, last one of plugin {} in bucket {} on \
+             the key with the hash {:032x}: this machine computes wrongly. Drain the node, and test its memory and \
+             processor",
+            found.plugin, found.bucket_name, found.key_hash
+        ))
+    }
+
     fn of_bucket(&self, bucket: BucketId) -> Vec<LawViolation> {
-        lock(&self.state).kept.get(&bucket).cloned().unwrap_or_default()
+        lock(&self.state).kept.get(&bucket).map(|kept| kept.violations.clone()).unwrap_or_default()
     }
 }
 
@@ -214,8 +270,8 @@ impl State {
     fn alarm(&mut self, found: &Found, law: &'static str, wall_ms: u64) {
         let what = (found.tenant, found.bucket, found.plugin, law);
         if !self.alarms.contains_key(&what) && self.alarms.len() >= MAX_ALARMS {
-            let oldest = self.alarms.iter().min_by_key(|(_, alarm)| alarm.last_ms).map(|(what, _)| *what);
-            oldest.iter().for_each(|what| drop(self.alarms.remove(what)));
+            let all = self.alarms.iter().map(|(what, alarm)| (*what, what.0, alarm.last_ms));
+            to_forget(all).iter().for_each(|what| drop(self.alarms.remove(what)));
         }
         let times = self.alarms.get(&what).map_or(0, |known| known.times) + 1;
         let (bucket_name, key_hash) = (found.bucket_name.clone(), found.key_hash);
@@ -223,29 +279,44 @@ impl State {
     }
 
     /// Keeps a violation in the place of an earlier one of its key and law, and makes room for it.
-    fn keep(&mut self, bucket: BucketId, violation: LawViolation) {
-        if !self.kept.contains_key(&bucket) && self.kept.len() >= MAX_KEPT_BUCKETS {
-            self.kept.pop_first();
+    fn keep(&mut self, found: &Found, violation: LawViolation) {
+        if !self.kept.contains_key(&found.bucket) && self.kept.len() >= MAX_KEPT_BUCKETS {
+            let all = self.kept.iter().map(|(bucket, kept)| (*bucket, kept.tenant, kept.last_ms()));
+            to_forget(all).iter().for_each(|bucket| drop(self.kept.remove(bucket)));
         }
-        let of_bucket = self.kept.entry(bucket).or_default();
-        of_bucket.retain(|known| (&known.key, &known.law) != (&violation.key, &violation.law));
-        of_bucket.push(violation);
-        while of_bucket.len() > MAX_KEPT || of_bucket.len() > 1 && bytes_of(of_bucket) > MAX_KEPT_BYTES {
-            of_bucket.remove(0);
+        let new = || Kept { tenant: found.tenant, violations: Vec::new() };
+        let of_bucket = self.kept.entry(found.bucket).or_insert_with(new);
+        of_bucket.violations.retain(|known| (&known.key, &known.law) != (&violation.key, &violation.law));
+        of_bucket.violations.push(violation);
+        while of_bucket.violations.len() > MAX_KEPT
+            || of_bucket.violations.len() > 1 && of_bucket.bytes() > MAX_KEPT_BYTES
+        {
+            of_bucket.violations.remove(0);
         }
         // The bucket that has the most makes room, so that nobody pushes others' out with large siblings.
-        while self.kept.values().map(|kept| bytes_of(kept)).sum::<usize>() > MAX_ALL_BYTES
-            && let Some(largest) = self.kept.values_mut().max_by_key(|kept| bytes_of(kept))
+        while self.kept.values().map(Kept::bytes).sum::<usize>() > MAX_ALL_BYTES
+            && let Some(largest) = self.kept.values_mut().max_by_key(|kept| kept.bytes())
         {
-            largest.remove(0);
+            largest.violations.remove(0);
         }
-        self.kept.retain(|_, kept| !kept.is_empty());
+        self.kept.retain(|_, kept| !kept.violations.is_empty());
     }
 }
 
-fn bytes_of(violations: &[LawViolation]) -> usize {
-    let siblings = violations.iter().flat_map(|violation| &violation.siblings);
-    siblings.map(|sibling| sibling.value.len()).sum()
+/// The entry that makes room for another one: of the tenant that has the most, the one whose time is the earliest. So
+/// no tenant pushes out what is known of others.
+fn to_forget<K>(entries: impl Iterator<Item = (K, TenantId, u64)> + Clone) -> Option<K> {
+    let mut counts: BTreeMap<TenantId, usize> = BTreeMap::new();
+    entries.clone().for_each(|(_, tenant, _)| *counts.entry(tenant).or_default() += 1);
+    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let of_most = entries.filter(|(_, tenant, _)| *tenant == most);
+    of_most.min_by_key(|(_, _, last_ms)| *last_ms).map(|(entry, _, _)| entry)
+}
+
+/// Whether a plugin merges keys of a bucket, all of them or a canary's share.
+fn merges_with(props: &BucketProps, plugin: &PluginDigest) -> bool {
+    let canary = props.canary.map(|canary| canary.plugin);
+    [props.plugin, canary].into_iter().flatten().any(|version| version.plugin == *plugin)
 }
 
 /// A violation as it is kept. Siblings that alone would fill a bucket's room are not.
@@ -272,6 +343,11 @@ impl PluginService {
     /// What the sentinel has to say.
     pub(crate) fn alarms(&self, view: &ClusterView) -> Vec<String> {
         self.sentinel().warnings(view)
+    }
+
+    /// That this node computes wrongly, if the sentinel has found it.
+    pub(crate) fn machine_fault(&self) -> Option<String> {
+        self.sentinel().machine_fault().map(|fault| format!("{}: {fault}", self.0.engine.node))
     }
 
     /// Has the laws checked on a merge that was run, if it is one of the sample. A result that was only remembered has
@@ -308,10 +384,11 @@ impl PluginService {
     }
 
     fn sampled(&self, found: &Found, laws: SampledLaws, messages: &UnboundedSender<ShardMessage>) {
-        self.0.metrics.laws_sampled(match (laws.judged, laws.violations.is_empty()) {
+        self.0.metrics.laws_sampled(match (laws.judged, laws.violations.first()) {
             (0, _) => "unjudged",
-            (_, true) => "held",
-            (_, false) => "broken",
+            (_, None) => "held",
+            (_, Some(violation)) if violation.law == Law::Replay => "differed",
+            (_, Some(_)) => "broken",
         });
         for violation in laws.violations {
             let law = violation.law.name();
@@ -324,7 +401,8 @@ impl PluginService {
                     equation = violation.equation,
                     key = format_args!("{:032x}", found.key_hash),
                     confirmed = violation.confirmed,
-                    "a merge breaks a law"
+                    "{}",
+                    if violation.law == Law::Replay { MACHINE_FAULT } else { "a merge breaks a law" }
                 );
             }
             if let Some(why) = self.sentinel().note(found, violation, self.0.clock.now().wall_ms) {
@@ -350,7 +428,9 @@ pub(crate) fn list(ctx: &NodeContext, caller: &Caller, bucket: &Name) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_merge::laws::Law;
+    use rejoin_proto::Hlc;
+    use rejoin_proto::catalog::Activation;
+    use rejoin_proto::trial::Canary;
 
     fn found(bucket: u64, key: u128) -> Found {
         Found {
@@ -385,10 +465,71 @@ mod tests {
         assert_eq!(due(now_us, 2), 1, "one a minute");
         assert!(sentinel.is_due(BucketId(2), now_us), "each bucket has its own");
         assert!(!Sentinel::new(0, 3).is_due(bucket, now_us), "it is off");
-        for other in 10..3_000 {
-            sentinel.is_due(BucketId(other), now_us);
-        }
+        let new = |buckets: std::ops::Range<u64>, now_us| {
+            buckets.filter(|bucket| sentinel.is_due(BucketId(*bucket), now_us)).count()
+        };
+        assert_eq!(new(10..3_000, now_us), MAX_BUCKETS - 2, "all that there is room for");
+        assert_eq!(new(10..3_000, now_us), 0, "those without a place are not new at each merge");
+        now_us += LONGEST_PAUSE_US;
+        assert_eq!(new(3_000..6_000, now_us), MAX_BUCKETS, "they have made room by now");
         assert_eq!(lock(&sentinel.state).counted.len(), MAX_BUCKETS);
+    }
+
+    #[test]
+    fn a_merge_that_cannot_be_repeated_is_a_problem_of_the_node_and_no_evidence_against_its_plugin() {
+        let sentinel = Sentinel::new(1, 1);
+        assert_eq!(sentinel.machine_fault(), None);
+        for key in 1..=9 {
+            let replay = SampledViolation { law: Law::Replay, ..violation(9, true) };
+            assert_eq!(sentinel.note(&found(1, key), replay, 1), None, "nothing is quarantined");
+        }
+        let fault = sentinel.machine_fault().expect("a fault");
+        assert!(fault.contains("another result 9 times") && fault.contains("bucket cart"), "{fault}");
+        let state = lock(&sentinel.state);
+        assert!(state.alarms.is_empty() && state.evidence.is_empty() && state.kept.is_empty());
+    }
+
+    #[test]
+    fn a_tenant_that_has_many_makes_room_for_itself_and_what_was_noted_first_goes_first() {
+        let sentinel = Sentinel::new(1, 9);
+        let note = |tenant: u64, bucket: u64, at_ms| {
+            let mut found = found(bucket, 1);
+            found.tenant = TenantId(tenant);
+            found.plugin.0[..8].copy_from_slice(&bucket.to_be_bytes());
+            sentinel.note(&found, violation(1, true), at_ms);
+        };
+        // The lowest ids are the ones of a small tenant, and the earliest too.
+        note(1, 1, 1);
+        let many = MAX_KEPT_BUCKETS as u64;
+        (0..many).for_each(|at| note(2, 10 + at, 10_000 - at));
+        note(1, 2, 20_000);
+        let state = lock(&sentinel.state);
+        let kept = |bucket: u64| state.kept.contains_key(&BucketId(bucket));
+        let evidence = |bucket: u64| state.evidence.keys().any(|(_, plugin)| plugin.0[..8] == bucket.to_be_bytes());
+        let alarms = |bucket: u64| state.alarms.keys().any(|(_, of, _, _)| *of == BucketId(bucket));
+        for is_known in [&kept as &dyn Fn(u64) -> bool, &evidence, &alarms] {
+            assert!(is_known(1) && is_known(2) && is_known(10));
+            assert!(!is_known(10 + many - 2), "the earliest of the tenant that has the most");
+        }
+    }
+
+    #[test]
+    fn a_canary_merges_too() {
+        let [active, canary, other] = [1, 2, 3].map(|plugin| PluginDigest([plugin; 32]));
+        let version = |plugin| Activation {
+            plugin,
+            self_causal: false,
+            since: Hlc::from_ms(1),
+            replaces: false,
+            validates: false,
+        };
+        let props = BucketProps {
+            plugin: Some(version(active)),
+            canary: Some(Canary { plugin: version(canary), percent: 5 }),
+            ..BucketProps::default()
+        };
+        assert!(merges_with(&props, &active) && merges_with(&props, &canary) && !merges_with(&props, &other));
+        assert!(!merges_with(&BucketProps::default(), &active));
     }
 
     #[test]
@@ -418,13 +559,13 @@ mod tests {
         note(1, 1, 100);
         assert_eq!(sentinel.of_bucket(BucketId(1)).len(), 1, "one of a key and law");
         (0..99).for_each(|key| drop(note(2, key, 1 << 20)));
-        assert!(bytes_of(&sentinel.of_bucket(BucketId(2))) <= MAX_KEPT_BYTES);
+        assert!(lock(&sentinel.state).kept[&BucketId(2)].bytes() <= MAX_KEPT_BYTES);
         (0..99).for_each(|key| drop(note(3, key, 10)));
         assert_eq!(sentinel.of_bucket(BucketId(3)).len(), MAX_KEPT);
         (10..30).for_each(|bucket| (0..4).for_each(|key| drop(note(bucket, key, 1 << 20))));
         let state = lock(&sentinel.state);
-        assert!(state.kept.values().map(|kept| bytes_of(kept)).sum::<usize>() <= MAX_ALL_BYTES);
-        assert_eq!(state.kept[&BucketId(1)].len(), 1, "small ones stay");
+        assert!(state.kept.values().map(Kept::bytes).sum::<usize>() <= MAX_ALL_BYTES);
+        assert_eq!(state.kept[&BucketId(1)].violations.len(), 1, "small ones stay");
         drop(state);
         note(4, 1, MAX_KEPT_BYTES + 1);
         let kept = sentinel.of_bucket(BucketId(4));

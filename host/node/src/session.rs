@@ -39,8 +39,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const RETRY_AFTER_MS: u32 = 20;
 /// As [`RETRY_AFTER_MS`], for a tenant that has as many requests waiting as it may.
 const CROWDED_RETRY_MS: u32 = 100;
-/// For how long at most a connection is not read because its tenant has too many requests waiting: what comes on it
-/// besides requests must be seen.
+/// For how long at most a connection is not read because its tenant has too many requests waiting, or too long: what
+/// comes on it besides requests must be seen.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// As [`RETRY_AFTER_MS`], for a tenant with as many connections as it may have.
 const CONNECT_AGAIN_MS: u32 = 1_000;
@@ -303,12 +303,14 @@ impl ClientSession<'_> {
         }
     }
 
-    /// After a request was refused because the tenant has too many waiting: reads nothing more for a while, or until
-    /// there is room. QUIC's flow control then holds the client back, and refusing its requests one by one takes no
-    /// time from other tenants. May be dropped at any point and called again.
+    /// After a request was refused because the tenant has too many waiting, or those wait too long: reads nothing more
+    /// for a while, or until more would be taken. QUIC's flow control then holds the client back, and refusing its
+    /// requests one by one takes no time from other tenants. May be dropped at any point and called again.
     async fn wait_for_room(&mut self) {
         if let Some((shard, until)) = self.full {
-            let _ = tokio::time::timeout_at(until, self.ctx.shards[shard].requests.eased(self.flow)).await;
+            let clock = self.ctx.clock;
+            let eased = self.ctx.shards[shard].requests.eased(self.flow, move || clock.now().mono_us);
+            let _ = tokio::time::timeout_at(until, eased).await;
             self.full = None;
         }
     }

@@ -20,7 +20,7 @@ use rejoin_core::shard::event::MergeJob;
 use rejoin_core::trials::is_in_share;
 use rejoin_merge::{MergeFault, Merged, PluginCall, Sibling};
 use rejoin_proto::trial::{Shadow, ShadowCounts, ShadowSample, TrialReport};
-use rejoin_proto::{BucketId, Name, PluginDigest, client};
+use rejoin_proto::{BucketId, Name, PluginDigest, TenantId, client};
 
 use crate::lock::lock;
 use crate::metering::FuelPayers;
@@ -347,6 +347,7 @@ impl PluginService {
         let Some(made) = outcome(result).filter(|_| was_run) else { return };
         let (bucket, name, shadow) = (job.bucket, job.bucket_name.clone(), inputs.shadow);
         let task = ShadowTask { bucket, name, inputs, active: job.plugin, made };
+        let tenant = TenantId(task.inputs.call.tenant.tenant);
         match self.shadows().queue(task) {
             Queued::First => {
                 let service = self.clone();
@@ -356,22 +357,23 @@ impl PluginService {
                     }
                 });
             }
-            Queued::Full => self.figures().compared((bucket, &job.bucket_name), shadow, SKIPPED, None),
+            Queued::Full => self.figures().compared((tenant, bucket, &job.bucket_name), shadow, SKIPPED, None),
             Queued::Waiting | Queued::Needless => {}
         }
     }
 
     async fn run_shadow(&self, task: ShadowTask) {
         let (bucket, name, shadow) = (task.bucket, task.name.clone(), task.inputs.shadow);
-        let limit = task.inputs.call.limits.fuel;
+        let PluginCall { tenant, limits, .. } = &task.inputs.call;
+        let (tenant, limit) = (TenantId(tenant.tenant), limits.fuel);
         match self.shadow_result(&task).await {
             Some((result, used)) => {
                 let told = verdict(&task.made, &result).name();
-                self.figures().compared((bucket, &name), shadow, told, used.map(|used| (used, limit)));
+                self.figures().compared((tenant, bucket, &name), shadow, told, used.map(|used| (used, limit)));
                 self.shadows().compared(task, result, self.0.clock.now().wall_ms);
             }
             None => {
-                self.figures().compared((bucket, &name), shadow, SKIPPED, None);
+                self.figures().compared((tenant, bucket, &name), shadow, SKIPPED, None);
                 self.shadows().skipped(&task);
             }
         }
@@ -387,8 +389,7 @@ impl PluginService {
             tokio::time::sleep(IDLE_POLL).await;
         }
         let inputs = &task.inputs;
-        let now_us = || self.0.clock.now().mono_us;
-        if !inputs.payers.can_pay(now_us()) {
+        if inputs.payers.owe(self.0.clock.now().mono_us) {
             return None;
         }
         let plugin = match self.wait_for(&inputs.shadow, u64::MAX).await {
@@ -397,18 +398,20 @@ impl PluginService {
         };
         let call = PluginCall { plugin, fresh: true, ..inputs.call.clone() };
         let (done, ended) = oneshot::channel();
+        let (payers, clock) = (inputs.payers.clone(), self.0.clock);
         let merge = self.pool().merge(
             call,
             inputs.key.clone(),
             inputs.siblings.clone(),
             || true,
             move |result| {
+                // Here, where all calls of the job are counted: one that traps has used fuel too.
+                payers.charge_job(clock.now().mono_us);
                 drop(done.send(result));
             },
         );
         merge.ok()?;
         let result = ended.await.ok()?;
-        inputs.payers.charge(result.as_ref().map(|merged| merged.fuel_used), now_us());
         Some((outcome(&result)?, result.ok().map(|merged| merged.fuel_used)))
     }
 }

@@ -1,10 +1,10 @@
 //! Transcripts of plugins: a node runs a plugin only if it computes with it what the node where it was pushed does.
 //!
-//! `rejoin_merge` makes a transcript whenever a plugin is loaded, and `plugins` compares it with the recorded one. Here
+//! `rejoin_merge` makes a transcript when a plugin is loaded, and `plugins` compares it with the recorded one. Here
 //! is what else becomes of transcripts: which one of a record concerns this node, recording those of an engine that has
 //! none yet, and telling clients which plugins this node can run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
@@ -47,7 +47,7 @@ pub(crate) fn difference(
             "{node} does not run plugin {short}, since it computes otherwise than the node where that was pushed \
              (transcript {} here, {} there). One of both is unsound: `rejoin plugin show {short}` names those that \
              differ. Restart {node}, and replace its machine if it differs again. If most nodes differ, the other one \
-             is unsound: delete the plugin, and push it elsewhere",
+             is unsound: `rejoin plugin release {digest}` has another one record it",
             own.short(),
             recorded.short()
         ),
@@ -65,23 +65,32 @@ pub(crate) fn record(ctx: &NodeContext) {
     }
 }
 
-/// Which of a tenant's plugins this node can run. One that is asked for by its digest is loaded.
-pub(crate) async fn states(ctx: &NodeContext, tenant: TenantId, digest: Option<PluginDigest>) -> Reply {
-    let Some(records) = records(ctx, RecordKind::Plugin, tenant).await else { return Reply::Error(stopping()) };
+/// The plugins that records are of, and which of them can be used: those that are not deleted.
+fn known_plugins(records: &[Record]) -> BTreeMap<PluginDigest, bool> {
     let plugin = |record: &Record| match (&record.key, &record.body) {
-        (RecordKey::Plugin(_, digest), RecordBody::Plugin(_)) => Some(*digest),
-        (RecordKey::Plugin(_, digest), RecordBody::DeletedPlugin { deleted, .. }) if !deleted.reaped => Some(*digest),
+        (RecordKey::Plugin(_, digest), RecordBody::Plugin(_)) => Some((*digest, true)),
+        (RecordKey::Plugin(_, digest), RecordBody::DeletedPlugin { deleted, .. }) if !deleted.reaped => {
+            Some((*digest, false))
+        }
         _ => None,
     };
-    let mut known: BTreeSet<PluginDigest> = records.iter().filter_map(plugin).collect();
+    records.iter().filter_map(plugin).collect()
+}
+
+/// Which of a tenant's plugins this node can run. One that is asked for by its digest is loaded, unless it is deleted.
+pub(crate) async fn states(ctx: &NodeContext, tenant: TenantId, digest: Option<PluginDigest>) -> Reply {
+    let Some(records) = records(ctx, RecordKind::Plugin, tenant).await else { return Reply::Error(stopping()) };
+    let known = known_plugins(&records);
     let node = ctx.config.name.clone();
     let Some(digest) = digest else {
-        let plugins = known.into_iter().map(|digest| (digest, ctx.plugins.state(&digest))).collect();
+        let plugins = known.into_keys().map(|digest| (digest, ctx.plugins.state(&digest))).collect();
         return Reply::PluginStates(NodePlugins { node, plugins });
     };
-    let state = match known.take(&digest) {
-        Some(digest) => {
-            ctx.plugins.prepare(&digest);
+    let state = match known.get(&digest) {
+        Some(can_be_used) => {
+            if *can_be_used {
+                ctx.plugins.prepare(&digest);
+            }
             ctx.plugins.state(&digest)
         }
         // The record has not come here yet.
@@ -99,6 +108,8 @@ pub(crate) fn cut(reason: &str) -> String {
 mod tests {
     use super::*;
     use rejoin_core::control::{plugin_record, transcribed_record};
+    use rejoin_proto::Hlc;
+    use rejoin_proto::catalog::Deleted;
 
     fn transcript(profile: u64, hash: u8) -> Transcript {
         Transcript { profile: ProfileId(profile), cases: TRANSCRIPT_CASES, hash: [hash; 32] }
@@ -112,6 +123,22 @@ mod tests {
         let of = |profile| recorded(ProfileId(profile), TenantId(5), &body);
         assert_eq!(of(2), (Some(transcript(2, 8)), None));
         assert_eq!(of(3), (None, Some(TenantId(5))), "it is to be recorded");
+    }
+
+    #[test]
+    fn a_deleted_plugin_is_known_and_cannot_be_used() {
+        let body = || plugin_record(Name::new("cart").expect("a name"), "1".into(), 9, false, false);
+        let deleted = |reaped| RecordBody::DeletedPlugin { plugin: body(), deleted: Deleted { reap_ms: 9, reaped } };
+        let records = [RecordBody::Plugin(body()), deleted(false), deleted(true)];
+        let record = |(number, body)| Record {
+            key: RecordKey::Plugin(TenantId(5), PluginDigest([number; 32])),
+            version: 1,
+            stamp: Hlc(1),
+            body,
+        };
+        let records: Vec<Record> = (0..).zip(records).map(record).collect();
+        let of = |number| PluginDigest([number; 32]);
+        assert_eq!(known_plugins(&records), BTreeMap::from([(of(0), true), (of(1), false)]));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub const MAX_QUARANTINE_BYTES: usize = 512;
 pub const MAX_TRANSCRIPTS: usize = 4;
 /// The most times that the name of a deleted bucket or tenant is used again.
 pub const MAX_PAST: usize = 32;
+/// The largest [`BucketProps::fold_undo_ms`]: 90 days.
+pub const MAX_FOLD_UNDO_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 /// The most earlier plugins of a bucket that are kept, to go back to.
 pub const MAX_PAST_PLUGINS: usize = 100;
 
@@ -120,7 +122,7 @@ pub struct BucketProps {
     pub fold_delay_ms: u64,
     /// Zones in which replicas must acknowledge a write, 1 to n.
     pub zones: u8,
-    /// For how many milliseconds the receipt of a fold is kept. 0: folds leave none.
+    /// For how many milliseconds the receipt of a fold is kept, at most [`MAX_FOLD_UNDO_MS`]. 0: folds leave none.
     pub fold_undo_ms: u64,
     /// The plugin that merges a share of the keys in the place of `plugin`.
     pub canary: Option<Canary>,
@@ -135,9 +137,10 @@ pub struct Activation {
     pub plugin: PluginDigest,
     /// Whether the plugin declares that its values carry their own causality, so that reads may fold at once.
     pub self_causal: bool,
-    /// The time of its activation.
+    /// The time of its activation, or since when it has merged all the keys that it merges: a canary that grows gains
+    /// keys, and the bucket's plugin gains those of a canary that shrinks or ends.
     pub since: Hlc,
-    /// Whether it replaced another plugin (a bucket's first plugin folds at once).
+    /// Whether it replaced another plugin, be it for some keys only (a bucket's first plugin folds at once).
     pub replaces: bool,
     /// Whether it has a validator, which is called before every put.
     pub validates: bool,
@@ -275,6 +278,9 @@ impl BucketProps {
         }
         if self.ttl_ms == Some(0) {
             return bad("ttl", String::from("longer than nothing"));
+        }
+        if self.fold_undo_ms > MAX_FOLD_UNDO_MS {
+            return bad("fold-undo", String::from("at most 90 days"));
         }
         if self.canary.is_some_and(|canary| !(1..=MAX_CANARY_PERCENT).contains(&canary.percent)) {
             return bad("the share of a canary", alloc::format!("1 to {MAX_CANARY_PERCENT} percent"));

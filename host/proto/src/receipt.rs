@@ -3,11 +3,13 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::catalog::Activation;
+use crate::catalog::{Activation, MAX_SIBLINGS};
 use crate::causal::{DotSet, VersionVector};
 use crate::client::Sibling;
 use crate::codec::Versioned;
@@ -19,10 +21,14 @@ use crate::object::{Content, Entry, FoldedBy};
 /// The most bytes of an encoded receipt: it must fit into a reply, and its inputs into one request. A fold of more
 /// leaves none.
 pub const MAX_RECEIPT_BYTES: usize = 12 << 20;
-/// The bytes of receipts at which a [`ReceiptPage`] ends; one is always in it.
+/// The bytes of receipts at which a [`ReceiptPage`] ends; one is always in it. It also ends where so much was read of
+/// receipts and the objects that they belong to, and another object would have to be read.
 pub const RECEIPT_PAGE_BYTES: usize = 2 << 20;
 /// The most receipts of a [`ReceiptPage`].
 pub const RECEIPT_PAGE: usize = 256;
+
+/// The most inputs of a [`Restoration`]: as many as the largest object has siblings, and one.
+pub const MAX_RESTORED: usize = MAX_SIBLINGS as usize + 1;
 
 /// The limits of one merge.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -122,6 +128,8 @@ pub struct ReceiptPage {
     pub receipts: Vec<KeptReceipt>,
     /// Where the next page begins. `None`: there is none. Pages may be empty.
     pub next: Option<Bytes>,
+    /// Whether the node has lost a part of its disk that may have had others.
+    pub lost: bool,
 }
 
 /// A receipt, with what the node knows of its fold now.
@@ -141,8 +149,36 @@ pub struct KeptReceipt {
 pub struct Restoration {
     /// By what it was folded.
     pub by: FoldedBy,
-    /// The inputs of the fold.
+    /// The inputs of the fold, at most [`MAX_RESTORED`].
+    #[serde(deserialize_with = "bounded")]
     pub inputs: Vec<Restored>,
+}
+
+/// Reads as many inputs as there may be. Small ones take many times their encoding in memory, so more are refused while
+/// they are read.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Restored>, D::Error> {
+    struct Inputs;
+
+    impl<'de> Visitor<'de> for Inputs {
+        type Value = Vec<Restored>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the inputs of a fold")
+        }
+
+        fn visit_seq<S: SeqAccess<'de>>(self, mut inputs: S) -> Result<Self::Value, S::Error> {
+            let mut all = Vec::new();
+            while let Some(input) = inputs.next_element()? {
+                if all.len() == MAX_RESTORED {
+                    return Err(S::Error::custom("an object has fewer siblings"));
+                }
+                all.push(input);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_seq(Inputs)
 }
 
 impl Versioned for Restoration {

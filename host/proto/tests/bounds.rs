@@ -52,6 +52,20 @@ fn a_bad_name_is_refused_inside_a_message_too() {
 }
 
 #[test]
+fn a_restoration_has_as_many_inputs_as_an_object_has_siblings_and_one_more() {
+    use rejoin_proto::receipt::{MAX_RESTORED, Restoration, Restored};
+    use rejoin_proto::{Content, FoldedBy, ProfileId, codec};
+    let by = FoldedBy { plugin: digest(), profile: ProfileId(1) };
+    let of = |count: usize| {
+        let inputs = vec![Restored { content: Content::Tombstone, expires: None }; count];
+        codec::encode(&Restoration { by, inputs })
+    };
+    let most = codec::decode::<Restoration>(&of(MAX_RESTORED)).map(|restoration| restoration.inputs.len());
+    assert_eq!((most, MAX_RESTORED), (Ok(257), 257));
+    assert!(codec::decode::<Restoration>(&of(MAX_RESTORED + 1)).is_err());
+}
+
+#[test]
 fn a_digest_is_64_hexadecimal_digits_and_nothing_else() {
     let text = digest().to_string();
     assert_eq!(text.parse(), Ok(digest()));
@@ -152,6 +166,8 @@ fn properties_out_of_bounds_are_named() {
     assert_eq!(bad(|props| props.fuel = 10_000_000_001), Some("fuel"));
     assert_eq!(bad(|props| props.memory_bytes = 65_535), Some("memory_bytes"));
     assert_eq!(bad(|props| props.ttl_ms = Some(0)), Some("ttl"));
+    assert_eq!(bad(|props| props.fold_undo_ms = 90 * 24 * 60 * 60 * 1000), None);
+    assert_eq!(bad(|props| props.fold_undo_ms = 90 * 24 * 60 * 60 * 1000 + 1), Some("fold-undo"));
 }
 
 proptest! {

@@ -1,10 +1,11 @@
 //! The pool under plugins that hold its threads: it stays bounded, and every job is answered.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use rejoin_merge::{
-    CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, PluginCall, Pool,
-    PoolConfig, QueueConfig, QueueOf, Rejection, TenantShare,
+    ArtefactCache, CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, PluginCall,
+    Pool, PoolConfig, QueueConfig, QueueOf, Rejection, TenantShare,
 };
 use rejoin_test_hostile::{Bench, guests, siblings};
 
@@ -307,4 +308,36 @@ fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
     drop(queue);
     assert!(matches!(compiled.recv(), Ok(Err(Rejection::NotTried { .. }))));
     release.send(()).expect("the job still waits for it");
+}
+
+/// `guests::endless` burns all fuel of a transcript, so making one takes most of the time of loading it. The shortest
+/// times of several are compared: whatever else the machine does makes them only longer.
+#[test]
+fn a_plugin_that_is_loaded_again_is_run_again_only_once_its_transcript_is_forgotten() {
+    let (bench, dir) = (Bench::default(), tempfile::tempdir().expect("a directory"));
+    let cache = ArtefactCache::open(dir.path(), 64 << 20, &bench.host).expect("a cache");
+    let queue = CompileQueue::inline(bench.host.clone(), Compiler::InProcess, Some(cache));
+    let load = || {
+        let (send, loaded) = channel();
+        let done = move |outcome| send.send(outcome).expect("the test waits");
+        let _done = queue
+            .compile(TenantShare::default(), guests::endless().into(), ModuleLimits::default(), done)
+            .expect("room");
+        loaded.recv().expect("it is answered").expect("a plugin")
+    };
+    let first = load();
+    assert!(first.transcript().is_some());
+    let shortest = |forget: bool| -> Duration {
+        let times = (0..5).map(|_| {
+            if forget {
+                queue.forget_transcript(&first.digest());
+            }
+            let began = Instant::now();
+            assert_eq!(load().transcript(), first.transcript());
+            began.elapsed()
+        });
+        times.min().expect("five times")
+    };
+    let (known, made) = (shortest(false), shortest(true));
+    assert!(known * 2 < made, "{known:?} without a run, {made:?} with one");
 }

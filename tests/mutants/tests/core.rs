@@ -29,6 +29,8 @@ mod exchange;
 mod fair;
 #[path = "../../../host/core/tests/machines/faults.rs"]
 mod faults;
+#[path = "../../../host/core/tests/machines/folds.rs"]
+mod folds;
 #[path = "../../../host/core/tests/machines/former_owners.rs"]
 mod former_owners;
 #[path = "../../../host/core/tests/machines/forwards.rs"]
@@ -79,6 +81,8 @@ mod tenures;
 mod trees;
 #[path = "../../../host/core/tests/machines/trials.rs"]
 mod trials;
+#[path = "../../../host/core/tests/machines/undos.rs"]
+mod undos;
 #[path = "../../../host/core/tests/machines/validation.rs"]
 mod validation;
 #[path = "../../../host/core/tests/machines/views.rs"]
@@ -95,6 +99,7 @@ use rejoin_core::mutants::{Rule, without};
 /// The test that fails when a rule is broken.
 fn catcher(rule: Rule) -> fn() {
     match rule {
+        Rule::HoldersSpareNobody => asking::where_a_holder_cannot_be_reached_all_are_asked,
         Rule::LateReadsAreHedged => asking::a_read_whose_owner_is_late_asks_the_others,
         Rule::FailedReadsAskTheOthers => asking::a_read_whose_owner_fails_asks_the_others_at_once,
         Rule::SomeReadsRepairAll => asking::a_share_of_reads_repairs_owners_that_no_read_needs,
@@ -112,7 +117,10 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::FoldsLeaveReceipts => receipts::a_fold_and_its_receipt_are_one_record,
         Rule::ReceiptsAreBounded => receipts::receipts_take_no_more_than_they_may,
+        Rule::WrongClocksEndNoReceipts => receipts::a_clock_that_has_jumped_ends_no_receipts,
         Rule::UndosFindTheirFold => receipts::an_undone_fold_has_its_inputs_again_unless_it_was_written_over,
+        Rule::UndosMeetEveryWrite => undos::an_undo_finds_what_was_written_while_its_coordinator_was_away,
+        Rule::StoppedPluginsFoldNothing => folds::what_a_plugin_has_merged_that_was_stopped_meanwhile_is_not_stored,
         Rule::RefusalsGoToTheNextOwner => forwards::what_an_owner_refuses_that_is_starting_goes_to_the_next_one,
         Rule::MissingZonesComeFirst => {
             zones::an_owner_that_refuses_or_is_late_is_replaced_by_a_node_of_the_zone_that_is_missing
@@ -345,6 +353,8 @@ fn catcher(rule: Rule) -> fn() {
         Rule::InvalidIsNotWritten => validation::a_value_that_the_plugin_refuses_is_not_written,
         Rule::CanariesHaveAShareOfTheKeys => trials::a_canary_merges_its_share_of_the_keys_at_every_node,
         Rule::CanariesFoldLate => trials::what_a_canary_merges_is_stored_only_at_the_limit_until_its_delay_is_over,
+        Rule::GrownSharesFoldLate => trials::what_a_canary_gains_is_stored_only_when_its_delay_is_over_anew,
+        Rule::ReturnedKeysFoldLate => trials::what_a_canary_gives_back_is_stored_only_when_the_delay_is_over,
         Rule::CanariesReplace => trials::a_canary_replaces_another_plugin_and_ends_when_that_is_changed,
         Rule::BothVersionsValidate => trials::a_value_must_please_both_versions_while_a_canary_runs,
         Rule::UsedPluginsAreNotDeleted => trials::a_plugin_that_is_on_trial_is_not_deleted,

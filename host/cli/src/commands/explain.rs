@@ -74,6 +74,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &ExplainArgs) ->
     let reports = admin.explain(bucket, key.bytes()).await?;
     let filter = ReceiptFilter { key: Some(key.bytes().to_vec()), ..ReceiptFilter::default() };
     let receipts = admin.receipts(bucket, filter).await?;
+    for node in &receipts.lost {
+        note(format!("{node} has lost a part of its disk: receipts of other folds may be gone with it"));
+    }
     // What a reader gets says which plugin has merged it, or why none has.
     let keys = client.bucket::<Bytes>(bucket)?;
     let read = keys.get(key.bytes()).timeout(global.timeout).await.ok();

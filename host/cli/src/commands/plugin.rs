@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use rejoin_client::admin::PluginDigest;
-use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, build};
+use rejoin_merge::{
+    CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, build, escape_untrusted,
+};
 
 use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
@@ -21,6 +23,9 @@ use crate::files::{self, Mode};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::progress::Bar;
+
+/// The most imports that `plugin build` names of those that become traps.
+const NAMED_IMPORTS: usize = 8;
 
 pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand) -> Result<(), Failure> {
     match command {
@@ -86,11 +91,14 @@ fn make(
     if bar.is_none() {
         note(format!("building {} …", dir.display()));
     }
-    let component = match dir.is_file() {
-        true => build::component_in(files::read(dir)?),
-        false => build::guest(dir, &build::Options { target_dir: None, offline }),
+    let made = match dir.is_file() {
+        true => files::read(dir)?,
+        false => {
+            build::core_module(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?
+        }
     };
-    let component = component.map_err(|why| not_built(&why))?;
+    let trapping = build::trapping_imports(&made);
+    let component = build::component_in(made).map_err(|why| not_built(&why))?;
     bar.iter().for_each(|bar| bar.message("compiling the component"));
     let compiled = compile(&component)?;
     drop(bar);
@@ -99,6 +107,7 @@ fn make(
         None => default_file(dir)?,
     };
     files::replace(&file, &component, Mode::Public)?;
+    trapping_note(&trapping).into_iter().for_each(note);
     let shape = shape(&compiled, &component, &file);
     if out.json {
         return out.json(&shape);
@@ -106,6 +115,15 @@ fn make(
     note(format!("{} {}, {} bytes, in {}", shape.name, shape.version, shape.bytes, file.display()));
     note(format!("next: `rejoin plugin test {0}`, then `rejoin plugin push {0}`", file.display()));
     out.line(&shape.digest)
+}
+
+/// That the component traps where its module has called wasm-bindgen. The names are those of the module.
+fn trapping_note(imports: &[String]) -> Option<String> {
+    let named: Vec<String> = imports.iter().take(NAMED_IMPORTS).map(|name| escape_untrusted(name)).collect();
+    let more = imports.len() - named.len();
+    let and = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let named = named.join(", ");
+    (!imports.is_empty()).then(|| format!("{} imports of wasm-bindgen become traps: {named}{and}", imports.len()))
 }
 
 /// The compiler of a node that accepts components of `module_bytes`: a process of its own, with limits.
@@ -180,6 +198,18 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(missing.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn imports_that_become_traps_are_named() {
+        let names = |count: usize| (0..count).map(|at| format!("__wbg_{at}")).collect::<Vec<_>>();
+        assert_eq!(trapping_note(&[]), None);
+        let two = "2 imports of wasm-bindgen become traps: __wbg_0, __wbg_1";
+        assert_eq!(trapping_note(&names(2)).as_deref(), Some(two));
+        let many = trapping_note(&names(NAMED_IMPORTS + 3)).unwrap();
+        assert!(many.starts_with("11 imports") && many.ends_with("__wbg_7, and 3 more"), "{many}");
+        let odd = trapping_note(&["\u{1b}[2J".into()]).unwrap();
+        assert!(!odd.contains('\u{1b}'), "{odd}");
     }
 
     #[test]

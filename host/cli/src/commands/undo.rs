@@ -49,6 +49,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &UndoArgs) -> Re
     for (node, why) in &found.silent {
         note(format!("{node} cannot be asked, and may have receipts of other folds: {why}"));
     }
+    for node in &found.lost {
+        note(format!("{node} has lost a part of its disk: receipts of other folds may be gone with it"));
+    }
     let Plan { undos, skipped } = plan(&found.answers);
     let mut done: Vec<UndoneJson> =
         skipped.iter().map(|kept| undone(kept, 0, ("skipped", Some(SKIPPED.into())))).collect();

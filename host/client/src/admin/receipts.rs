@@ -35,6 +35,8 @@ pub struct FromNodes<T> {
     pub answers: Vec<(Name, T)>,
     /// The nodes that gave none, each with why.
     pub silent: Vec<(Name, String)>,
+    /// The nodes that have lost a part of their disk which may have had others.
+    pub lost: Vec<Name>,
 }
 
 impl Admin {
@@ -58,6 +60,7 @@ impl Admin {
         let ReceiptFilter { key, plugin, since_ms, undo } = filter;
         let key: Option<Bytes> = key.map(Bytes::from);
         let (mut answers, mut silent, mut failed) = (Vec::new(), Vec::new(), None);
+        let mut lost: Vec<Name> = Vec::new();
         let targets = self.engine.targets();
         let all = targets.len();
         for target in targets {
@@ -68,6 +71,9 @@ impl Admin {
                 let request = RequestBody::Admin(AdminRequest::Receipts(Box::new(query)));
                 match self.engine.at(&target, &request, self.timeout).await {
                     Ok(Reply::Receipts(page)) => {
+                        if page.lost && lost.last() != Some(&page.node) {
+                            lost.push(page.node.clone());
+                        }
                         answers.extend(page.receipts.into_iter().map(|kept| (page.node.clone(), kept)));
                         from = page.next;
                     }
@@ -85,7 +91,7 @@ impl Admin {
         }
         match failed {
             Some(error) if silent.len() == all => Err(error),
-            _ => Ok(FromNodes { answers, silent }),
+            _ => Ok(FromNodes { answers, silent, lost }),
         }
     }
 
@@ -152,7 +158,7 @@ impl Admin {
         }
         match failed {
             Some(error) if answers.is_empty() => Err(error),
-            _ => Ok(FromNodes { answers, silent }),
+            _ => Ok(FromNodes { answers, silent, lost: Vec::new() }),
         }
     }
 }

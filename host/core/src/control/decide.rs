@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use rejoin_proto::catalog::{
     Activation, BucketProps, MAX_QUARANTINE_BYTES, PluginRecord, Record, RecordBody, RecordKey,
@@ -96,10 +97,13 @@ impl Control {
                 self.check_plugins(tenant, &plugin)?;
                 Ok(Record { key, version, stamp, body: RecordBody::Plugin(plugin) })
             }
-            CatalogChange::PluginQuarantine(tenant, digest, why) => {
-                self.quarantined((tenant, digest), stamp, Some(why))
+            CatalogChange::PluginQuarantine(tenant, digest, why) => self.quarantined((tenant, digest), stamp, why),
+            CatalogChange::PluginRelease(tenant, digest) => {
+                let (known, plugin) = self.plugin(tenant, digest)?;
+                // The transcripts too: one that a faulty node has recorded would keep all others from running it.
+                let released = PluginRecord { quarantined: None, transcripts: Vec::new(), ..plugin.clone() };
+                Ok(changed(known, stamp, RecordBody::Plugin(Box::new(released))))
             }
-            CatalogChange::PluginRelease(tenant, digest) => self.quarantined((tenant, digest), stamp, None),
             CatalogChange::PluginTranscript(tenant, digest, transcript) => {
                 let (known, plugin) = self.plugin(tenant, digest)?;
                 let plugin = transcribed_record(Box::new(plugin.clone()), &[transcript]);
@@ -122,19 +126,18 @@ impl Control {
         }
     }
 
-    /// The record of a plugin that is quarantined for that reason from now on, or is not any more. One that is already
-    /// as wanted stays as it is.
+    /// The record of a plugin that is quarantined for that reason from now on. One that is already stays as it is.
     fn quarantined(
         &self,
         (tenant, digest): (TenantId, PluginDigest),
         stamp: Hlc,
-        why: Option<String>,
+        why: String,
     ) -> Result<Record, ErrorReply> {
         let (known, plugin) = self.plugin(tenant, digest)?;
-        if plugin.quarantined.is_some() == why.is_some() {
+        if plugin.quarantined.is_some() {
             return Ok(known.clone());
         }
-        let quarantined = why.map(|why| cut(why, MAX_QUARANTINE_BYTES));
+        let quarantined = Some(cut(why, MAX_QUARANTINE_BYTES));
         Ok(changed(known, stamp, RecordBody::Plugin(Box::new(PluginRecord { quarantined, ..plugin.clone() }))))
     }
 

@@ -1,7 +1,8 @@
 //! Transcripts of plugins: what each must answer in a fixed run, wherever it runs.
 //!
 //! The node where a plugin is pushed records its own. A node with another engine, as in a rolling upgrade, adds that of
-//! its engine. Of two nodes that do so at once one wins as with any record, and the other compares.
+//! its engine. Of two nodes that do so at once one wins as with any record, and the other compares. A release of the
+//! plugin clears them.
 
 use alloc::boxed::Box;
 

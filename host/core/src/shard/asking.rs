@@ -9,7 +9,7 @@
 //! - and then for a share of reads drawn by chance, so that owners which no read needs are repaired as well.
 //!
 //! All are asked at once where some may not count: while layouts change, where fallbacks hold something of the
-//! partition, and where this node is no owner itself.
+//! partition (whether they can be reached or not), and where this node is no owner itself.
 //!
 //! An owner is asked with the digest of this node's copy. One whose copy has the same digest says so, and sends none.
 
@@ -73,7 +73,9 @@ impl Shard {
 
     /// Whether a read asks only those that it needs.
     pub(super) fn spares(&self, read: &ReadWork, is_owner: bool) -> bool {
-        let is_settled = self.view.layouts().count() == 1 && read.fallbacks.is_empty();
+        // Rule: holders spare nobody. What one has that cannot be reached, a spared owner may have too.
+        let nobody_holds = read.fallbacks.is_empty() && read.unreachable.is_empty();
+        let is_settled = self.view.layouts().count() == 1 && nobody_holds;
         is_owner && is_settled && self.config.reads.hedge_max_us > 0
     }
 

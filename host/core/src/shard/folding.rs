@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use rejoin_proto::catalog::BucketProps;
 use rejoin_proto::{Entry, FoldedBy, Object, ObjectId, PluginDigest};
 
 use super::Shard;
@@ -41,8 +42,7 @@ impl Shard {
             return;
         }
         let Ok(activation) = self.merger(bucket, id) else { return };
-        let is_at_limit =
-            object.entries.len() >= usize::from(props.siblings) || causal::value_bytes(object) > props.object_bytes();
+        let is_at_limit = is_at_limit(props, object.entries.len(), causal::value_bytes(object));
         if !is_at_limit && !trials::folds_at_once(props, &activation, turn.now.wall_ms) {
             return;
         }
@@ -77,4 +77,9 @@ impl Shard {
         // Without room the siblings stay.
         let _ = self.store_fold(turn, &bucket, (&id, &mut copy), &fold);
     }
+}
+
+/// Whether an object of so many entries and bytes is folded whatever its plugin is.
+pub(super) fn is_at_limit(props: &BucketProps, entries: usize, bytes: usize) -> bool {
+    entries >= usize::from(props.siblings) || bytes > props.object_bytes()
 }

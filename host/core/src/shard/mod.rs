@@ -44,6 +44,7 @@ mod split;
 mod stale;
 mod trees;
 mod turn;
+mod undo_read;
 mod undoing;
 mod validate;
 mod views;
@@ -74,6 +75,7 @@ use views::Views;
 
 pub use asking::ReadLimits;
 pub use counters::Counters;
+pub use ops::MAX_IN_FLIGHT;
 pub use receipts::ReceiptsWanted;
 
 use rejoin_proto::client::{Reply, StartId};
@@ -120,7 +122,7 @@ pub struct Config {
     pub max_retry_bytes: usize,
     /// The limit of the receipts of folds, in bytes. Those that would go next make room for another one.
     pub max_receipt_bytes: u64,
-    /// The limit of requests under way. Any more are answered *overloaded*.
+    /// The limit of requests under way, at most [`MAX_IN_FLIGHT`]. Any more are answered *overloaded*.
     pub max_ops: usize,
     /// The limit of bytes that requests under way hold: values to be written, and copies that were read. A request that
     /// would exceed it is answered *overloaded*, unless it is alone.
@@ -169,6 +171,8 @@ pub struct Shard {
     observed: Observed,
     retries: Retries,
     receipts: Receipts,
+    /// As of the last upkeep; `None` until there was one.
+    steady: Option<receipts::SteadyClock>,
     trees: Trees,
     gaps: Gaps,
     /// Whether this run has found out that its disk is an old one.
@@ -224,8 +228,8 @@ impl Shard {
         let tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
         // Rule: retries outlive restarts. The rows of the last run are the table of this one.
         let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
-        let receipts = Receipts::open(store, config.max_receipt_bytes)?;
         let trees = Trees::open(store, config.causal_key.clone(), view.partitions(), config.rows_lost)?;
+        let receipts = Receipts::open(store, config.max_receipt_bytes, config.rows_lost || trees.has_lost())?;
         let gaps = Gaps::open(store)?;
         let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 34);
         let holdings = Holdings::open(store)?;
@@ -245,6 +249,7 @@ impl Shard {
             observed,
             retries,
             receipts,
+            steady: None,
             trees,
             gaps,
             disk_is_old: false,

@@ -137,6 +137,9 @@ pub(super) struct ReadWork {
     pub(super) unreachable: Vec<NodeId>,
     /// The join of all copies, and the lowest epoch among them.
     pub(super) joined: Object,
+    /// The bytes that the values of the join keep in memory, and those that a merge was given: each value is a part of
+    /// the row that it came in.
+    pub(super) kept: usize,
     pub(super) epoch: ReapEpoch,
     pub(super) phase: ReadPhase,
     /// A merge's result that is to be stored, see [`causal::fold`].
@@ -157,6 +160,7 @@ impl ReadWork {
             fallbacks: Vec::new(),
             unreachable: Vec::new(),
             joined: Object::default(),
+            kept: 0,
             epoch,
             phase: ReadPhase::Collecting,
             fold: None,
@@ -175,6 +179,21 @@ impl ReadWork {
         matches!(self.phase, ReadPhase::Collecting) && !self.spared.is_empty()
     }
 
+    /// Takes the join with a copy. A small value must not keep the large one in memory that it stood beside, until the
+    /// last owner has answered: when most of the rows is gone from the join, the rest is copied out of them.
+    pub(super) fn take(&mut self, joined: Object, copy: &Object) {
+        let brought = if causal::share_values(&joined, copy) { causal::value_bytes(copy) } else { 0 };
+        let is_merged = self.fold.is_some() || matches!(self.phase, ReadPhase::Merging { .. });
+        let stays = is_merged || causal::share_values(&joined, &self.joined);
+        self.kept = brought + if stays { self.kept } else { 0 };
+        self.joined = joined;
+        let bytes = causal::value_bytes(&self.joined);
+        if !is_merged && 2 * bytes < self.kept {
+            causal::copy_values(&mut self.joined);
+            self.kept = bytes;
+        }
+    }
+
     /// Counts a copy that was joined.
     pub(super) fn count(&mut self, from: NodeId, epoch: ReapEpoch, complete: bool) {
         // A joined object is as old as the oldest copy in it.
@@ -189,11 +208,16 @@ impl ReadWork {
         }
     }
 
-    /// Whether nothing was found yet and a fallback that may have a value is still to answer.
+    /// Whether a fallback that is still to answer has to: nothing was found yet, or the read is for an undo.
     pub(super) fn awaits_fallbacks(&self, wall_ms: u64) -> bool {
         // Rule: not found needs the fallbacks.
         self.fallbacks.iter().any(|node| self.tally.is_waiting_for(*node))
-            && causal::visible(&self.joined, wall_ms).is_empty()
+            && (self.is_for_undo() || causal::visible(&self.joined, wall_ms).is_empty())
+    }
+
+    /// Whether every holder of something newer matters, and not only whether there is a value.
+    pub(super) fn is_for_undo(&self) -> bool {
+        matches!(self.purpose, ReadPurpose::Undo(_))
     }
 }
 
@@ -224,6 +248,8 @@ pub(super) enum ReadPurpose {
     Create(Put),
     /// To write over a copy of this node that cannot be read: first it takes the copies of the other owners.
     Recover(PendingWrite),
+    /// To undo a fold, if that is what the key still has.
+    Undo(PendingWrite),
 }
 
 #[derive(Debug)]
@@ -314,9 +340,11 @@ impl Op {
             Work::Read(read) => {
                 let put = match &read.purpose {
                     ReadPurpose::Reply(_) => 0,
-                    ReadPurpose::Create(put) | ReadPurpose::Recover(PendingWrite { put, .. }) => put.content.len(),
+                    ReadPurpose::Create(put)
+                    | ReadPurpose::Recover(PendingWrite { put, .. })
+                    | ReadPurpose::Undo(PendingWrite { put, .. }) => put.content.len(),
                 };
-                put + causal::value_bytes(&read.joined) + read.fold.as_ref().map_or(0, |fold| fold.value.len())
+                put + read.kept + read.fold.as_ref().map_or(0, |fold| fold.value.len())
             }
             Work::Write(WriteWork { write, phase, .. }) => {
                 write.put.content.len() + if let WritePhase::Folding { inputs } = phase { folding(inputs) } else { 0 }

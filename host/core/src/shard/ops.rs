@@ -12,6 +12,9 @@ use core::fmt;
 const PLACE_BITS: u32 = 16;
 /// The most operations that are kept at once.
 const MAX_PLACES: usize = 1 << PLACE_BITS;
+/// The largest [`Config::max_ops`](super::Config::max_ops): as many answered reads may wait for late owners beside the
+/// requests under way.
+pub const MAX_IN_FLIGHT: usize = MAX_PLACES / 2 - 1;
 /// The pause between two searches for operations whose time is over, in microseconds. A search looks at the whole
 /// table, so a deadline may be noticed so much later.
 const SEARCH_PAUSE_US: u64 = 1_000;

@@ -2,8 +2,8 @@
 //! behind.
 //!
 //! In the order of a read: [`Shard::start_get`], [`Shard::start_read`], [`Shard::read_answered`], `read_step`,
-//! `read_quorum`, [`Shard::read_merged`], `answer_read`, [`Shard::repair`]. Creates and writes over an unreadable copy
-//! begin with a read too, and go on in [`Shard::write_object`]. A read mints nothing.
+//! `read_quorum`, [`Shard::read_merged`], `answer_read`, [`Shard::repair`]. Creates, writes over an unreadable copy and
+//! undos begin with a read too, and go on in [`Shard::write_object`] or [`Shard::restore`]. A read mints nothing.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -73,7 +73,9 @@ impl Shard {
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let copy = self.load(turn, place);
         let alone = tally.only(from);
-        if is_owner
+        // What a fallback holds may be newer than the fold that is to be undone.
+        let may_be_alone = is_owner && (fallbacks.is_empty() || !matches!(purpose, ReadPurpose::Undo(_)));
+        if may_be_alone
             && alone.verdict() != Verdict::Impossible
             && complete
             && let Ok(copy) = &copy
@@ -129,7 +131,7 @@ impl Shard {
                             read.copies.iter_mut().for_each(|(_, current)| *current = false);
                         }
                         read.copies.push((from, copy == joined));
-                        read.joined = joined;
+                        read.take(joined, &copy);
                     }
                     read.count(from, epoch, complete);
                 }
@@ -232,6 +234,10 @@ impl Shard {
             ReadPurpose::Recover(PendingWrite { put, seen }) => {
                 let write = PendingWrite { put: put.clone(), seen: core::mem::take(seen) };
                 return self.recovered(turn, op, write);
+            }
+            ReadPurpose::Undo(PendingWrite { put, seen }) => {
+                let (put, seen) = (put.clone(), core::mem::take(seen));
+                return self.restore(turn, op, put, &seen);
             }
             ReadPurpose::Reply(get) => get,
         };
@@ -412,6 +418,9 @@ impl Shard {
             ReadPhase::Answered => self.repair(turn, &op),
             ReadPhase::Collecting => {
                 let message = match read.tally.verdict() {
+                    Verdict::Enough if read.is_for_undo() => {
+                        "a fallback that may have a newer value did not answer in time; nothing was written"
+                    }
                     Verdict::Enough => "nothing was found, and a fallback that may have a value did not answer in time",
                     _ => "too few replicas answered the read in time",
                 };
@@ -449,9 +458,8 @@ impl Shard {
         };
         if let Some(fold) = read.fold.as_ref().filter(|_| keeps) {
             let of = (&op.target.object, &mut copy);
-            if self.store_fold(turn, &op.target.bucket, of, fold).is_err() {
-                return;
-            }
+            // Where there is no room for the fold, the copy stays as it was joined, and the owners are sent that.
+            let _ = self.store_fold(turn, &op.target.bucket, of, fold);
         }
         // This node's own copy, or a fold, may have added to what was joined.
         let same = copy.object == read.joined;

@@ -11,25 +11,51 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::catalog::fuel_for;
+use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::receipt::{
     CopyReport, EntryReport, FoldReceipt, KeptReceipt, MergeLimits, RECEIPT_PAGE, RECEIPT_PAGE_BYTES, output_hash,
 };
-use rejoin_proto::{BucketId, Content, Entry, ErrorCode, NodeId, Object, ObjectId, PluginDigest, codec};
+use rejoin_proto::{BucketId, Content, Entry, ErrorCode, NodeId, Object, ObjectId, PluginDigest};
 
 use super::Shard;
 use super::copy::{Copy, Place, StoredRow};
+use super::event::Now;
 use super::op::PendingFold;
 use super::turn::Turn;
 use crate::causal;
 use crate::port::{Change, Space, Store, StoreFault};
-use crate::receipts::{ReceiptSums, next_bucket, range_of};
+use crate::receipts::{ReceiptSums, range_of};
 use crate::view::Bucket;
 
-/// The most receipts that go in one turn because their time is over, and because their bucket is reaped.
-const EXPIRED_AT_ONCE: usize = 1024;
-const REAPED_AT_ONCE: usize = 128;
-/// The bytes of reaped receipts at which a turn takes no more.
-const REAPED_BYTES: usize = 4 << 20;
+/// The most receipts that go in one turn because their time is over, and as many because their bucket is reaped.
+const REMOVED_AT_ONCE: usize = 1024;
+/// The time, in microseconds, for which the wall clock must have gone as the monotonic one before it ends receipts. By
+/// then the peers have told their clocks several times, and a wrong one is known.
+const STEADY_US: u64 = 60_000_000;
+
+/// Since when the wall clock goes as the monotonic one, as far as was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SteadyClock {
+    last: Now,
+    since_us: u64,
+}
+
+impl SteadyClock {
+    /// Compares the two at a time. `before`: as of the time before.
+    fn at(before: Option<Self>, now: Now, max_skew_ms: u64) -> Self {
+        let goes_on = |before: &Self| {
+            let passed_ms = now.mono_us.saturating_sub(before.last.mono_us) / 1000;
+            let expected_ms = before.last.wall_ms.saturating_add(passed_ms);
+            now.wall_ms.abs_diff(expected_ms) <= max_skew_ms
+        };
+        let since_us = before.filter(goes_on).map_or(now.mono_us, |before| before.since_us);
+        Self { last: now, since_us }
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.last.mono_us.saturating_sub(self.since_us) >= STEADY_US
+    }
+}
 
 /// Which receipts are wanted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,7 +76,8 @@ pub struct ReceiptsWanted {
 
 impl Shard {
     /// Puts the result of a merge in the place of its inputs, and writes that with its receipt. Returns whether the
-    /// inputs were still there.
+    /// inputs were still there, and the plugin still merges the object. If not, or without room, the copy stays as it
+    /// is.
     pub(super) fn store_fold(
         &mut self,
         turn: &mut Turn<'_>,
@@ -58,7 +85,10 @@ impl Shard {
         (id, copy): (&ObjectId, &mut Copy),
         fold: &PendingFold,
     ) -> Result<bool, ErrorCode> {
-        if !causal::fold(&mut copy.object, &fold.inputs, fold.value.clone(), fold.by) {
+        let mut folded = copy.object.clone();
+        // Rule: stopped plugins fold nothing. One may have been rolled back, or quarantined, while it ran.
+        let goes_on = fold.by.is_none_or(|by| self.merges_now(id, &by.plugin));
+        if !goes_on || !causal::fold(&mut folded, &fold.inputs, fold.value.clone(), fold.by) {
             self.counters.folds_discarded += 1;
             return Ok(false);
         }
@@ -67,11 +97,11 @@ impl Shard {
         let mut change = Change::default();
         // Rule: folds leave receipts. In the record of the fold, so that there is none without the other.
         let staged = self
-            .receipt_of(turn, bucket, (id, &copy.object), fold)
+            .receipt_of(turn, bucket, (id, &folded), fold)
             .map(|receipt| self.receipts.stage(turn.store, &receipt, &mut change));
-        let row = codec::encode_bytes(&copy.object);
+        let row = codec::encode_bytes(&folded);
         self.store_row(turn, place, &copy.row, row.clone(), change)?;
-        copy.row = StoredRow::Present(row);
+        *copy = Copy { object: folded, row: StoredRow::Present(row) };
         if let Some(staged) = staged {
             self.receipts.apply(staged);
         }
@@ -112,44 +142,36 @@ impl Shard {
 
     /// Removes receipts whose time is over, and those of buckets that are reaped.
     pub(super) fn tidy_receipts(&mut self, turn: &mut Turn<'_>) {
-        let mut change = Change::default();
-        let staged = self.receipts.expire(turn.store, turn.now.wall_ms, EXPIRED_AT_ONCE, &mut change);
-        // What could not be written is tried again.
-        if let Some(staged) = staged
-            && self.write(turn, change).is_ok()
-        {
-            self.receipts.apply(staged);
+        let skew_ms = self.config.max_skew_ms;
+        let clock = SteadyClock::at(self.steady, turn.now, skew_ms);
+        self.steady = Some(clock);
+        // Rule: wrong clocks end no receipts. They cannot be had again, unlike the room that they take.
+        if clock.is_trusted() && self.correction.is_none() {
+            self.expire_receipts(turn, turn.now.wall_ms.saturating_sub(skew_ms));
         }
         if self.serving && self.view.reaps() && self.receipts.sums().count > 0 {
             self.reap_receipts(turn);
         }
     }
 
+    fn expire_receipts(&mut self, turn: &mut Turn<'_>, before_ms: u64) {
+        let mut change = Change::default();
+        let staged = self.receipts.expire(turn.store, before_ms, REMOVED_AT_ONCE, &mut change);
+        // What could not be written is tried again.
+        if let Some(staged) = staged
+            && self.write(turn, change).is_ok()
+        {
+            self.receipts.apply(staged);
+        }
+    }
+
+    /// Removes receipts of one bucket that is reaped, if there is one. The rest goes with the next upkeep.
     fn reap_receipts(&mut self, turn: &mut Turn<'_>) {
-        let mut from = Some(BucketId(0));
-        while let Some(bucket) = from.and_then(|from| next_bucket(turn.store, from)) {
-            if self.view.is_reaped(bucket) {
-                let (mut rows, mut bytes) = (Vec::new(), 0);
-                let mut visit = |key: &[u8], row: Bytes| {
-                    bytes += row.len();
-                    rows.push((Bytes::copy_from_slice(key), row));
-                    if rows.len() < REAPED_AT_ONCE && bytes < REAPED_BYTES {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    }
-                };
-                let (start, end) = range_of(bucket, None);
-                let _ = turn.store.scan(Space::Receipts, &start, Some(&end), &mut visit);
-                let mut change = Change::default();
-                let staged = self.receipts.remove(&rows, &mut change);
-                if self.write(turn, change).is_ok() {
-                    self.receipts.apply(staged);
-                }
-                // The rest goes with the next upkeep.
-                return;
-            }
-            from = bucket.0.checked_add(1).map(BucketId);
+        let Some(bucket) = self.receipts.buckets().find(|bucket| self.view.is_reaped(*bucket)) else { return };
+        let mut change = Change::default();
+        let staged = self.receipts.reap(turn.store, bucket, REMOVED_AT_ONCE, &mut change);
+        if self.write(turn, change).is_ok() {
+            self.receipts.apply(staged);
         }
     }
 
@@ -159,38 +181,70 @@ impl Shard {
         self.receipts.sums()
     }
 
-    /// Some of the receipts that are wanted, and where the next ones begin.
+    /// Some of the receipts that are wanted, where the next ones begin, and whether others, or the objects of these, may
+    /// be lost. What is read for them is bounded: receipts of one key in a row need its object once, and there is one
+    /// object at most behind the bytes of a page.
     ///
     /// # Errors
-    /// The store cannot read them.
+    /// The store cannot read the receipts or the objects that they belong to.
     pub fn kept_receipts(
         &self,
         store: &dyn Store,
         wanted: &ReceiptsWanted,
-    ) -> Result<(Vec<KeptReceipt>, Option<Bytes>), StoreFault> {
+    ) -> Result<(Vec<KeptReceipt>, Option<Bytes>, bool), StoreFault> {
         let (start, end) = range_of(wanted.bucket, wanted.object.as_ref());
         let start = wanted.from.clone().filter(|from| from[..] > start[..]).unwrap_or_else(|| start.into());
-        let (mut found, mut next, mut rows, mut bytes) = (Vec::new(), None, 0_usize, 0);
+        let (mut rows, mut bytes, mut next) = (Vec::new(), 0_usize, None);
         let mut visit = |key: &[u8], row: Bytes| {
-            (rows, bytes) = (rows + 1, bytes + row.len());
-            if rows > 1 && (rows > RECEIPT_PAGE || bytes > RECEIPT_PAGE_BYTES) {
-                next = Some(Bytes::copy_from_slice(key));
+            let key = Bytes::copy_from_slice(key);
+            bytes += row.len();
+            if !rows.is_empty() && (rows.len() >= RECEIPT_PAGE || bytes > RECEIPT_PAGE_BYTES) {
+                next = Some(key);
                 return ControlFlow::Break(());
             }
-            let receipt = codec::decode::<FoldReceipt>(&row).ok().filter(|receipt| wanted.takes(receipt));
-            found.extend(receipt);
+            rows.push((key, row));
             ControlFlow::Continue(())
         };
-        store.scan(Space::Receipts, &start, Some(&end), &mut visit)?;
-        let kept = found.into_iter().map(|receipt| {
-            let row = store.get(Space::Objects, &receipt.object.store_key()).ok().flatten();
-            let object = row.and_then(|row| codec::decode::<Object>(&row).ok()).unwrap_or_default();
+        let mut lost = match store.scan(Space::Receipts, &start, Some(&end), &mut visit) {
+            Ok(()) => false,
+            // The others were visited.
+            Err(StoreFault::Lost { .. }) => true,
+            Err(fault) => return Err(fault),
+        };
+        let (mut kept, mut read, mut last) = (Vec::new(), 0_usize, None::<(ObjectId, Object)>);
+        for (key, row) in rows {
+            let receipt: FoldReceipt = decoded(&row)?;
+            read += row.len();
+            if !wanted.takes(&receipt) {
+                continue;
+            }
+            let object = match last.take() {
+                Some((id, object)) if id == receipt.object => object,
+                // The other receipts are found again by the next page.
+                Some(_) if read > RECEIPT_PAGE_BYTES => {
+                    next = Some(key);
+                    break;
+                }
+                _ => match store.get(Space::Objects, &receipt.object.store_key()) {
+                    Ok(Some(row)) => {
+                        read += row.len();
+                        decoded(&row)?
+                    }
+                    Ok(None) => Object::default(),
+                    Err(StoreFault::Lost { .. }) => {
+                        lost = true;
+                        Object::default()
+                    }
+                    Err(fault) => return Err(fault),
+                },
+            };
             let live = object.entries.iter().any(|entry| entry.dots == receipt.dots && is_by(entry, &receipt));
             let context = || self.config.contexts.seal(&receipt.object, &causal::context_of(&receipt.dots)).into();
             let context = wanted.undo.then(context);
-            KeptReceipt { receipt, live, context }
-        });
-        Ok((kept.collect(), next))
+            last = Some((receipt.object.clone(), object));
+            kept.push(KeptReceipt { receipt, live, context });
+        }
+        Ok((kept, next, lost))
     }
 
     /// The owners of an object, and this node's own copy of it without the values, or why it cannot be read.
@@ -218,6 +272,10 @@ impl ReceiptsWanted {
             && receipt.at_ms >= self.since_ms
             && self.object.as_ref().is_none_or(|object| *object == receipt.object)
     }
+}
+
+fn decoded<T: Versioned>(row: &[u8]) -> Result<T, StoreFault> {
+    codec::decode(row).map_err(|error| StoreFault::Damaged(error.to_string()))
 }
 
 /// Whether an entry has the dots of all of these.

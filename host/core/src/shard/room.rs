@@ -30,10 +30,11 @@ impl Shard {
         !above(self)
     }
 
-    /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come,
-    /// those that are known are repaired.
+    /// Ends the oldest of the answered reads that wait for late owners, if there are too many, or no place for another
+    /// operation: with what has come, those that are known are repaired.
     pub(super) fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
-        while self.lingering.len() >= self.config.max_ops && self.end_oldest_lingering(turn) {}
+        let many = |shard: &Self| shard.lingering.len() >= shard.config.max_ops || shard.ops.is_full();
+        while many(self) && self.end_oldest_lingering(turn) {}
     }
 
     /// Ends one of them, if there is any.

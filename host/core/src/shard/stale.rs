@@ -54,7 +54,9 @@ impl Shard {
                 let request = match read.purpose {
                     ReadPurpose::Reply(get) => DataRequest::Get(get),
                     // Nothing is written yet.
-                    ReadPurpose::Create(put) | ReadPurpose::Recover(PendingWrite { put, .. }) => DataRequest::Put(put),
+                    ReadPurpose::Create(put)
+                    | ReadPurpose::Recover(PendingWrite { put, .. })
+                    | ReadPurpose::Undo(PendingWrite { put, .. }) => DataRequest::Put(put),
                 };
                 self.start_by_newer(turn, op, request)
             }

@@ -21,7 +21,8 @@ use crate::rows::RetryRow;
 
 impl Shard {
     /// Puts the inputs of a fold in the place of the entry that has exactly the dots that were `seen`.
-    pub(super) fn undo_fold(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, seen: &VersionVector) -> Step {
+    /// [`Shard::undo_fold`] comes before, and the owners have answered.
+    pub(super) fn restore(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, seen: &VersionVector) -> Step {
         let restoration = match restoration_of(&put) {
             Ok(restoration) => restoration,
             Err(error) => return self.finish(turn, &op, Reply::Error(error)),
@@ -32,12 +33,9 @@ impl Shard {
         };
         let partition = op.target.partition;
         self.check_context(turn, partition, seen);
-        let Copy { mut object, row } = match self.load(turn, Place { partition, store_key: &op.target.store_key }) {
+        let Copy { mut object, row } = match self.take_read(turn, &mut op) {
             Ok(copy) => copy,
-            Err(code) => {
-                let error = self.store_error(code);
-                return self.finish(turn, &op, error);
-            }
+            Err(reply) => return self.finish(turn, &op, *reply),
         };
         self.check_claims(turn, partition, seen, &object.context);
         // Rule: undos find their fold. Whatever was written over it since has seen its inputs.
@@ -46,7 +44,11 @@ impl Shard {
                            nothing was written";
             return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::VersionConflict, message)));
         }
-        let allowed = fits(&op, &object, &restoration).and_then(|()| self.check_quota(&op, &object, &put, seen));
+        let mut others = object.clone();
+        others.entries.retain(|entry| !entry.dots.is_seen_by(seen));
+        let allowed = fits(&op, &others, &restoration)
+            .and_then(|()| self.check_stays(turn, &op, &others, &restoration))
+            .and_then(|()| self.check_quota(&op, &object, &put, seen));
         if let Err(error) = allowed {
             return self.finish(turn, &op, Reply::Error(error));
         }
@@ -84,10 +86,12 @@ impl Shard {
     }
 }
 
-fn restoration_of(put: &Put) -> Result<Restoration, ErrorReply> {
+pub(super) fn restoration_of(put: &Put) -> Result<Restoration, ErrorReply> {
     let bad = |why: &str| ErrorReply::new(ErrorCode::BadRequest, alloc::format!("no inputs of a fold: {why}"));
     let Content::Value(encoded) = &put.content else { return Err(bad("a delete has none")) };
-    let restoration: Restoration = codec::decode(encoded).map_err(|error| bad(&error.to_string()))?;
+    // Also of more inputs than any object has siblings.
+    let restoration: Restoration =
+        codec::decode(encoded).map_err(|error| bad(&(error.to_string() + ", or more than an object has siblings")))?;
     if restoration.inputs.len() < 2 { Err(bad("a fold has two or more")) } else { Ok(restoration) }
 }
 
@@ -96,19 +100,27 @@ fn has_fold(object: &Object, seen: &VersionVector, restoration: &Restoration) ->
     object.entries.iter().any(|entry| entry.folded_by == by && causal::context_of(&entry.dots) == *seen)
 }
 
-/// Whether the object is within its bucket's limits with the inputs in the place of the fold.
-fn fits(op: &Op, object: &Object, restoration: &Restoration) -> Result<(), ErrorReply> {
-    let (bucket, others) = (&op.target.bucket, object.entries.len().saturating_sub(1));
+/// The entries and the bytes of an object with the inputs of a fold beside the others.
+pub(super) fn size_with(others: &Object, restoration: &Restoration) -> (usize, usize) {
+    let inputs = restoration.inputs.iter().map(|input| input.content.len());
+    (others.entries.len() + restoration.inputs.len(), causal::value_bytes(others) + inputs.sum::<usize>())
+}
+
+/// Whether an object is within its bucket's limits with the inputs of a fold beside the others.
+fn fits(op: &Op, others: &Object, restoration: &Restoration) -> Result<(), ErrorReply> {
+    let bucket = &op.target.bucket;
     let props = &bucket.props;
+    let (entries, bytes) = size_with(others, restoration);
+    let siblings = bucket.siblings_quota.map_or(props.siblings, |quota| quota.min(props.siblings));
+    // A fold at a limit has as many inputs, or bytes, as an object may have, and one more was written beside it.
+    let most = props.object_bytes().saturating_add(props.value_bytes as usize);
     let largest = restoration.inputs.iter().map(|input| input.content.len()).max().unwrap_or_default();
-    // A fold at the limit has as many inputs as an object may have siblings, and one more was written beside it.
-    if restoration.inputs.len() + others > usize::from(props.siblings) + 1 || largest > props.value_bytes as usize {
+    if entries > usize::from(siblings) + 1 || bytes > most || largest > props.value_bytes as usize {
         let message = alloc::format!(
-            "with the {} inputs of the fold the object would be above the limits of bucket {}: {} siblings of {} bytes; \
-             nothing was written",
-            restoration.inputs.len(),
+            "with the inputs of the fold the object would have {entries} siblings and {bytes} bytes, of which the \
+             largest value has {largest}: the limits of bucket {} are {siblings}, {} and {}; nothing was written",
             bucket.name,
-            props.siblings,
+            props.object_bytes(),
             props.value_bytes
         );
         return Err(ErrorReply::new(ErrorCode::TooManySiblings, message));

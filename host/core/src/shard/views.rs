@@ -121,6 +121,12 @@ impl Shard {
         self.usable(bucket, trials::merging(bucket, object).ok_or(PluginError::NoPlugin)?)
     }
 
+    /// Whether that plugin merges an object as the catalog is now, whatever it was when an operation began.
+    pub(super) fn merges_now(&self, id: &ObjectId, plugin: &PluginDigest) -> bool {
+        let merger = self.view.bucket(id.bucket).and_then(|bucket| self.merger(bucket, id).ok());
+        merger.is_some_and(|activation| activation.plugin == *plugin)
+    }
+
     fn usable(&self, bucket: &Bucket, activation: Activation) -> Result<Activation, PluginError> {
         let plugin = activation.plugin;
         match self.view.quarantine(bucket.tenant, &plugin) {

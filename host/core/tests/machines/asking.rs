@@ -299,3 +299,19 @@ fn where_a_fallback_holds_something_all_are_asked() {
     cluster.deliver();
     assert_eq!(cluster.get_reply(number).value.as_deref(), Some(&b"a"[..]));
 }
+
+#[test]
+pub(crate) fn where_a_holder_cannot_be_reached_all_are_asked() {
+    let (mut cluster, nodes) = nodes(5, 0);
+    cut_owners(&mut cluster, &nodes);
+    cluster.put(nodes[3], w(1, put("k", "a", 1)));
+    // The other fallback has nothing.
+    cluster.restart(nodes[4], false, Memory::default());
+    heal_owners(&mut cluster, &nodes);
+    cluster.cut(nodes[3]);
+    let number = cluster.ask_get(nodes[0], get("k"));
+    let found = asked(&cluster);
+    assert!(nodes[1..3].iter().all(|node| found.contains(node)), "{found:?}");
+    cluster.deliver();
+    assert_eq!(cluster.get_reply(number).unreachable.len(), 1);
+}

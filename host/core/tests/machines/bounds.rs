@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rejoin_core::port::Space;
 use rejoin_core::shard::event::{Alarm, Event};
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum};
 use rejoin_proto::client::{Put, PutOutcome, Reply};
@@ -214,4 +215,42 @@ pub(crate) fn answered_reads_that_wait_for_a_late_owner_hold_no_copies_of_others
     }
     cluster.pass(1000);
     assert_eq!((cluster.nodes[0].shard.in_flight(), cluster.nodes[0].shard.in_flight_bytes()), (0, 0));
+}
+
+/// A read that is answered, and waits for the third node.
+fn linger(cluster: &mut Cluster, key: &str) {
+    let number = cluster.ask_get(0, get(key));
+    cluster.deliver_without(2);
+    cluster.get_reply(number);
+    cluster.wire.clear();
+}
+
+/// Values are parts of the row that they came in.
+#[test]
+fn a_small_value_does_not_keep_the_large_one_that_it_stood_beside() {
+    let mut cluster = Cluster::new(3, BucketProps { w: Quorum::Count(1), ..BucketProps::default() });
+    cluster.put(0, put("k", &"large".repeat(100_000), 1));
+    let seen = cluster.get(0, get("k")).context;
+    for (node, write) in [(0, put("k", "beside", 2)), (1, with(&seen, put("k", "instead", 3)))] {
+        let number = cluster.ask_put(node, write);
+        cluster.wire.clear();
+        assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+    }
+    linger(&mut cluster, "k");
+    let held = cluster.nodes[0].shard.in_flight_bytes();
+    assert!((1..10_000).contains(&held), "the read is still there, with small values: {held}");
+    let store = &mut cluster.nodes[0].store;
+    store.changes.clear();
+    let row = store.rows.remove(&(Space::Objects, object_id("k").store_key().into())).expect("a row");
+    assert!(row.len() > 500_000 && row.is_unique());
+}
+
+#[test]
+fn answered_reads_give_their_places_to_new_requests() {
+    const PLACES: usize = 1 << 16;
+    let mut cluster = Cluster::with_config(3, BucketProps::default(), |config| config.max_ops = 2 * PLACES);
+    cluster.put(0, put("k", "a", 1));
+    (0..PLACES).for_each(|_| linger(&mut cluster, "k"));
+    assert_eq!(cluster.nodes[0].shard.in_flight(), PLACES);
+    assert_eq!(cluster.put(0, put("k", "b", 2)).outcome, PutOutcome::Stored);
 }

@@ -316,10 +316,12 @@ pub(crate) fn a_flow_that_stays_late_is_refused_until_it_is_not() {
         let now_us = began + round * 20 * MS;
         push(&mut queue, now_us, 1).expect("nothing of it waits");
         push(&mut queue, now_us + 15 * MS, 2).expect("the other flow is not late");
+        let eased = queue.has_eased(now_us + 15 * MS, 1);
         match push(&mut queue, now_us + 15 * MS, 1) {
-            Ok(()) => {}
+            Ok(()) => assert!(eased),
             Err(Full::Late(waited_us)) => {
                 assert_eq!(waited_us, 15 * MS);
+                assert!(!eased, "it has little waiting, and is refused all the same");
                 refused.push(now_us + 15 * MS);
             }
             full => panic!("{full:?}"),

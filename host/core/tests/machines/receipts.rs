@@ -1,20 +1,23 @@
 //! Receipts of folds: in the record of the fold, bounded in time and bytes, and good for undoing it.
 
-use rejoin_core::port::{Space, Store};
+use bytes::Bytes;
+
+use rejoin_core::port::{Space, StoreFault};
 use rejoin_core::shard::ReceiptsWanted;
+use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Quorum, Record, RecordBody};
 use rejoin_proto::client::{Basis, Get, Put, PutOutcome};
-use rejoin_proto::receipt::{FoldReceipt, KeptReceipt, Restoration, Restored, output_hash};
+use rejoin_proto::receipt::{FoldReceipt, KeptReceipt, RECEIPT_PAGE_BYTES, Restoration, Restored, output_hash};
 use rejoin_proto::{Content, ErrorCode, Hlc, Object, PluginDigest, codec};
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, Node};
 use crate::support::store::Writes;
-use crate::support::{WALL_MS, bucket, get, layout, object_id, put, with};
+use crate::support::{SKEW_MS, WALL_MS, bucket, get, layout, object_id, put, with};
 
 const UNDO_MS: u64 = 10_000;
 
-fn props() -> BucketProps {
+pub(crate) fn props() -> BucketProps {
     let activation = Activation {
         plugin: PluginDigest([1; 32]),
         self_causal: true,
@@ -26,7 +29,7 @@ fn props() -> BucketProps {
 }
 
 /// Two writes of a key that have not heard of each other.
-fn write_apart(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u128) {
+pub(crate) fn write_apart(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u128) {
     for (at, value) in values.iter().enumerate() {
         let number = cluster.ask_put(at, put(key, value, request + at as u128));
         cluster.wire.clear();
@@ -35,19 +38,29 @@ fn write_apart(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u12
 }
 
 /// The same, folded by a read at the first node.
-fn fold(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u128) {
+pub(crate) fn fold(cluster: &mut Cluster, key: &str, values: [&str; 2], request: u128) {
     write_apart(cluster, key, values, request);
     cluster.get(0, Get { r: Some(Quorum::Count(3)), ..get(key) });
 }
 
-fn kept(cluster: &Cluster, at: usize) -> Vec<KeptReceipt> {
+type Page = (Vec<KeptReceipt>, Option<Bytes>, bool);
+
+fn page(node: &Node, from: Option<Bytes>) -> Result<Page, StoreFault> {
     let bucket = object_id("").bucket;
-    let wanted = ReceiptsWanted { bucket, object: None, plugin: None, since_ms: 0, from: None, undo: true };
-    let node = &cluster.nodes[at];
-    node.shard.kept_receipts(&node.store, &wanted).expect("a sound store").0
+    let wanted = ReceiptsWanted { bucket, object: None, plugin: None, since_ms: 0, from, undo: true };
+    node.shard.kept_receipts(&node.store, &wanted)
 }
 
-fn undo(kept: &KeptReceipt, request: u128) -> Put {
+fn receipt_rows(cluster: &Cluster, at: usize) -> Vec<(Space, Bytes)> {
+    let rows = cluster.nodes[at].store.rows.keys();
+    rows.filter(|(space, _)| *space == Space::Receipts).cloned().collect()
+}
+
+pub(crate) fn kept(cluster: &Cluster, at: usize) -> Vec<KeptReceipt> {
+    page(&cluster.nodes[at], None).expect("a sound store").0
+}
+
+pub(crate) fn undo(kept: &KeptReceipt, request: u128) -> Put {
     let restored = |entry: &rejoin_proto::Entry| Restored { content: entry.content.clone(), expires: entry.expires };
     let inputs = kept.receipt.inputs.iter().map(restored).collect();
     let content = Content::Value(codec::encode(&Restoration { by: kept.receipt.by, inputs }).into());
@@ -55,7 +68,17 @@ fn undo(kept: &KeptReceipt, request: u128) -> Put {
     Put { content, basis, ..put("k", "", request) }
 }
 
-fn values(object: &Object) -> Vec<Content> {
+/// Every node learns that the bucket has other properties now.
+pub(crate) fn now_with(cluster: &mut Cluster, props: BucketProps) {
+    cluster.records(&[Record { version: 4, ..bucket(props) }]);
+}
+
+/// The bucket has no plugin any more, as before an undo.
+fn stop(cluster: &mut Cluster) {
+    now_with(cluster, BucketProps { plugin: None, ..props() });
+}
+
+pub(crate) fn values(object: &Object) -> Vec<Content> {
     let mut values: Vec<Content> = object.entries.iter().map(|entry| entry.content.clone()).collect();
     values.sort();
     values
@@ -111,19 +134,70 @@ fn a_receipt_is_kept_for_its_time() {
     assert_eq!(kept(&cluster, 0).len(), 2);
     let store = cluster.nodes[0].store.clone();
     cluster.restart(0, false, store);
-    cluster.pass(4_000);
+    cluster.pass(1_000);
+    // Another node's clock may be behind, and its people may still want to undo the fold.
+    cluster.pass(SKEW_MS);
+    assert_eq!(kept(&cluster, 0).len(), 2);
+    cluster.pass(2_000);
     let left = kept(&cluster, 0);
     assert_eq!((left.len(), &left[0].receipt.object), (1, &object_id("later")));
     cluster.pass(UNDO_MS);
     let sums = cluster.nodes[0].shard.receipt_sums();
     assert_eq!((sums.count, sums.bytes, sums.given_up), (0, 0, 0));
-    let mut rows = 0;
-    let mut visit = |_: &[u8], _| {
-        rows += 1;
-        std::ops::ControlFlow::Continue(())
-    };
-    cluster.nodes[0].store.scan(Space::Receipts, &[], None, &mut visit).expect("a sound store");
-    assert_eq!(rows, 0);
+    assert!(receipt_rows(&cluster, 0).is_empty());
+}
+
+#[test]
+pub(crate) fn a_clock_that_has_jumped_ends_no_receipts() {
+    const EIGHT_DAYS_MS: u64 = 8 * 24 * 60 * 60 * 1000;
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    cluster.pass(1_000);
+    cluster.pass(61_000);
+    assert_eq!(kept(&cluster, 0).len(), 1, "it is not over");
+    cluster.nodes[0].ahead_ms = EIGHT_DAYS_MS;
+    for _ in 0..50 {
+        cluster.pass(1_000);
+    }
+    assert_eq!(kept(&cluster, 0).len(), 1);
+    // By then the peers contradict it.
+    cluster.event(0, Event::CorrectClock(-(EIGHT_DAYS_MS as i64)));
+    for _ in 0..3 {
+        cluster.pass(61_000);
+    }
+    assert_eq!(kept(&cluster, 0).len(), 1, "not while it is wrong");
+    cluster.nodes[0].ahead_ms = 0;
+    cluster.event(0, Event::CorrectClock(0));
+    cluster.pass(1_000);
+    cluster.pass(61_000);
+    assert_eq!(kept(&cluster, 0).len(), 0);
+}
+
+#[test]
+fn what_is_left_after_a_loss_is_listed_and_counted_and_ends() {
+    let mut cluster = Cluster::new(3, props());
+    for (request, key) in [(1, "k"), (10, "l"), (20, "m")] {
+        fold(&mut cluster, key, ["a", "b"], request);
+    }
+    // The row that orders the first one, and the second one itself.
+    let mut store = cluster.nodes[0].store.clone();
+    for (first, number) in [(b'o', 0_u64), (b'r', 1)] {
+        let is_it = |key: &Bytes| key[0] == first && key.ends_with(&number.to_be_bytes());
+        let row = receipt_rows(&cluster, 0).into_iter().find(|(_, key)| is_it(key)).expect("it was written");
+        store.rows.remove(&row);
+    }
+    store.receipts_lost = true;
+    cluster.nodes[0].config.rows_lost = true;
+    cluster.restart(0, false, store);
+    let (left, _, lost) = page(&cluster.nodes[0], None).expect("what is left can be read");
+    let mut keys: Vec<_> = left.into_iter().map(|kept| kept.receipt.object.key).collect();
+    keys.sort();
+    assert_eq!((keys, lost), (vec!["k".into(), "m".into()], true));
+    assert_eq!(cluster.nodes[0].shard.receipt_sums().count, 3, "the row of the second one is there");
+    cluster.pass(1_000);
+    cluster.pass(UNDO_MS + SKEW_MS);
+    let sums = cluster.nodes[0].shard.receipt_sums();
+    assert_eq!((sums.count, sums.bytes, receipt_rows(&cluster, 0)), (0, 0, vec![]));
 }
 
 #[test]
@@ -146,6 +220,52 @@ pub(crate) fn receipts_take_no_more_than_they_may() {
 }
 
 #[test]
+fn a_page_of_receipts_reads_few_objects_and_each_of_them_once() {
+    const LARGE: usize = 900 << 10;
+    let mut cluster = Cluster::new(3, props());
+    for number in 0..18 {
+        // Three folds of each of six keys.
+        fold(&mut cluster, &format!("k{}", number % 6), ["a", "b"], 10 * number + 1);
+    }
+    for number in 0..6 {
+        cluster.put(0, put(&format!("k{number}"), &"v".repeat(LARGE), 1_000 + number));
+    }
+    let node = &cluster.nodes[0];
+    let (mut from, mut found, mut pages) = (None, Vec::new(), 0);
+    loop {
+        let before = node.store.got_bytes.get();
+        let (kept, next, _) = page(node, from).expect("a sound store");
+        let got = node.store.got_bytes.get() - before;
+        assert!(got < RECEIPT_PAGE_BYTES + LARGE + 4_096, "{got} bytes for {} receipts", kept.len());
+        found.extend(kept.into_iter().map(|kept| (kept.receipt.object, kept.receipt.dots, kept.live)));
+        (from, pages) = (next, pages + 1);
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!((found.len(), pages), (18, 2));
+    assert_eq!(found.iter().filter(|(.., live)| *live).count(), 6, "the last one of each key");
+    assert!(found.windows(2).all(|two| two[0] != two[1]), "none comes twice");
+}
+
+#[test]
+fn receipts_whose_object_cannot_be_read_are_an_error() {
+    let mut cluster = Cluster::new(3, props());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let row = object_id("k").store_key();
+    let node = &mut cluster.nodes[0];
+    let (sound, key) = (node.store.clone(), (Space::Objects, Bytes::from(row.clone())));
+    node.store.damaged.insert(row);
+    assert!(matches!(page(node, None), Err(StoreFault::Damaged(_))));
+    node.store = sound;
+    node.store.rows.insert(key.clone(), "no object".into());
+    assert!(matches!(page(node, None), Err(StoreFault::Damaged(_))));
+    node.store.rows.remove(&key);
+    let kept = page(node, None).expect("a sound store").0;
+    assert!(kept.len() == 1 && !kept[0].live, "it is not there any more");
+}
+
+#[test]
 fn the_receipts_of_a_reaped_bucket_go() {
     let mut cluster = Cluster::new(3, props());
     fold(&mut cluster, "k", ["a", "b"], 1);
@@ -163,6 +283,7 @@ pub(crate) fn an_undone_fold_has_its_inputs_again_unless_it_was_written_over() {
     let mut cluster = Cluster::new(3, props());
     fold(&mut cluster, "k", ["a", "b"], 1);
     let receipt = kept(&cluster, 0).remove(0);
+    stop(&mut cluster);
     cluster.put(1, put("k", "beside", 5));
     assert_eq!(cluster.put(0, undo(&receipt, 7)).outcome, PutOutcome::Stored);
     let expected = ["a", "b", "beside"].map(|value| Content::Value(value.into()));
@@ -177,6 +298,7 @@ pub(crate) fn an_undone_fold_has_its_inputs_again_unless_it_was_written_over() {
     let mut cluster = Cluster::new(3, props());
     fold(&mut cluster, "k", ["a", "b"], 1);
     let receipt = kept(&cluster, 0).remove(0);
+    stop(&mut cluster);
     let read = cluster.get(0, get("k"));
     cluster.put(0, with(&read.context, put("k", "newer", 5)));
     assert_eq!(cluster.refused(0, undo(&receipt, 7)), ErrorCode::VersionConflict);
@@ -188,6 +310,7 @@ fn a_retried_undo_is_done_once() {
     let mut cluster = Cluster::new(3, props());
     fold(&mut cluster, "k", ["a", "b"], 1);
     let receipt = kept(&cluster, 0).remove(0);
+    stop(&mut cluster);
     let first = undo(&receipt, 7);
     cluster.put(0, first.clone());
     let before = cluster.stored(0, "k");

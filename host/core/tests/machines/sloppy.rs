@@ -13,10 +13,10 @@ use crate::support::{delete, get, name, object_id, put, with};
 
 /// Five nodes, of which the first three in a key's list own it.
 pub(crate) fn five() -> (Cluster, Vec<usize>) {
-    with_props(BucketProps::default())
+    five_with(BucketProps::default())
 }
 
-fn with_props(props: BucketProps) -> (Cluster, Vec<usize>) {
+pub(crate) fn five_with(props: BucketProps) -> (Cluster, Vec<usize>) {
     let cluster = Cluster::new(5, props);
     let nodes = cluster.owners("k");
     (cluster, nodes)
@@ -79,7 +79,7 @@ fn a_fallback_takes_a_write_in_the_place_of_an_owner_that_is_away() {
 
 #[test]
 pub(crate) fn a_strict_bucket_uses_no_fallback_and_answers_before_anything_is_minted() {
-    let (mut cluster, nodes) = with_props(BucketProps { sloppy: false, ..BucketProps::default() });
+    let (mut cluster, nodes) = five_with(BucketProps { sloppy: false, ..BucketProps::default() });
     cluster.cut(nodes[2]);
     assert_eq!(cluster.refused(nodes[0], w(3, put("k", "a", 1))), ErrorCode::Unavailable);
     assert!(cluster.wire.is_empty() && cluster.actor_of(nodes[0], "k").is_none());
@@ -182,7 +182,7 @@ fn a_late_owner_is_not_replaced_where_a_fallback_would_not_count() {
     let owners = Put { pw: Some(Quorum::Count(3)), ..w(2, put("k", "a", 1)) };
     let strict = BucketProps { sloppy: false, ..BucketProps::default() };
     for (props, put) in [(BucketProps::default(), owners), (strict, w(3, put("k", "b", 2)))] {
-        let (mut cluster, nodes) = with_props(props);
+        let (mut cluster, nodes) = five_with(props);
         let number = cluster.ask_put(nodes[0], put);
         cluster.deliver_without(nodes[2]);
         wait(&mut cluster, nodes[0], 900);
@@ -367,7 +367,7 @@ pub(crate) fn what_a_fallback_holds_is_known_to_nodes_that_it_does_not_reach() {
 
 #[test]
 fn a_bucket_that_asks_for_more_zones_than_there_are_says_so() {
-    let (mut cluster, nodes) = with_props(BucketProps { zones: 2, ..BucketProps::default() });
+    let (mut cluster, nodes) = five_with(BucketProps { zones: 2, ..BucketProps::default() });
     let number = cluster.ask_put(nodes[0], put("k", "a", 1));
     let error = cluster.error(number);
     assert_eq!(error.code, ErrorCode::Unavailable);

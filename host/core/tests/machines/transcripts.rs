@@ -108,3 +108,25 @@ fn a_deleted_plugin_has_its_transcripts_until_it_is_pushed_again() {
     nodes.change(0, 6, push(&[transcript(1, 9)]));
     assert_eq!(known(&nodes.all[0]).1, [transcript(1, 9)]);
 }
+
+/// Also while a bucket uses the plugin, which then cannot be deleted.
+#[test]
+fn a_release_clears_what_a_faulty_node_has_recorded_first() {
+    let mut nodes = Nodes::connected(2);
+    nodes.change(0, 1, push(&[transcript(1, 9)]));
+    nodes.deliver();
+    nodes.change(1, 2, record(transcript(1, 7)));
+    nodes.change(1, 3, CatalogChange::PluginRelease(tenant(), DIGEST));
+    nodes.deliver();
+    assert_eq!(known(&nodes.all[0]), (2, Vec::new()));
+    nodes.change(1, 4, record(transcript(1, 7)));
+    nodes.deliver();
+    assert!(nodes.agree());
+    assert_eq!(known(&nodes.all[0]), (3, vec![transcript(1, 7)]));
+    // A second release clears it again, and one of a plugin without any changes nothing.
+    for call in [5, 6] {
+        nodes.change(0, call, CatalogChange::PluginRelease(tenant(), DIGEST));
+        nodes.deliver();
+        assert_eq!(known(&nodes.all[1]), (4, Vec::new()));
+    }
+}

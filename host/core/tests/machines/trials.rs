@@ -203,7 +203,7 @@ pub(crate) fn a_canary_replaces_another_plugin_and_ends_when_that_is_changed() {
     let made = first.canary.expect("a canary");
     assert!(made.plugin.replaces && made.plugin.self_causal && made.percent == 10, "as the card says: {made:?}");
     let grown = set(&mut nodes, 6, 2, |props| props.canary = canary(50)).canary.expect("a canary");
-    assert_eq!((grown.percent, grown.plugin), (50, made.plugin), "it is no other one for a greater share");
+    assert_eq!((grown.percent, grown.plugin.plugin, grown.plugin.replaces), (50, CANARY, true));
     let kept = set(&mut nodes, 7, 3, |props| props.siblings = 9).canary;
     assert_eq!(kept, Some(grown));
     let promoted = set(&mut nodes, 8, 4, |props| props.plugin = Some(version(CANARY, false, false)));
@@ -221,6 +221,40 @@ pub(crate) fn a_canary_replaces_another_plugin_and_ends_when_that_is_changed() {
     let alone = BucketProps { plugin: None, canary: canary(10), ..third };
     nodes.change(0, 14, CatalogChange::BucketSet(tenant(), name("cart"), 8, alone));
     assert_eq!(nodes.answer(14).expect_err("beside nothing").code, ErrorCode::BadRequest);
+}
+
+#[test]
+pub(crate) fn what_a_canary_gains_is_stored_only_when_its_delay_is_over_anew() {
+    let mut nodes = catalog();
+    let made = set(&mut nodes, 5, 1, |props| props.canary = canary(10)).canary.expect("a canary");
+    let props = set(&mut nodes, 6, 2, |props| props.canary = canary(50));
+    let grown = props.canary.expect("a canary").plugin;
+    assert!(grown.since > made.plugin.since, "{grown:?} after {made:?}");
+    let (begun_ms, delay_ms) = (made.plugin.since.ms(), props.fold_delay_ms);
+    assert!(!props.folds_at_once(&grown, begun_ms + delay_ms), "of these keys it merges some since a moment");
+    assert!(props.folds_at_once(&grown, grown.since.ms() + delay_ms));
+    // It gains no keys with a smaller share, or with another change.
+    let less = set(&mut nodes, 7, 3, |props| props.canary = canary(20)).canary.expect("a canary");
+    let same = set(&mut nodes, 8, 4, |props| props.siblings = 9).canary.expect("a canary");
+    assert_eq!((less.percent, less.plugin, same), (20, grown, less));
+}
+
+#[test]
+pub(crate) fn what_a_canary_gives_back_is_stored_only_when_the_delay_is_over() {
+    let mut nodes = catalog();
+    let active = |props: &BucketProps| props.plugin.expect("it merges");
+    let first = set(&mut nodes, 5, 1, |props| props.canary = canary(50));
+    assert!(!active(&first).replaces);
+    let grown = set(&mut nodes, 6, 2, |props| props.canary = canary(60));
+    assert_eq!(active(&grown), active(&first), "the other one gains keys");
+    let less = set(&mut nodes, 7, 3, |props| props.canary = canary(20));
+    let (back, delay_ms) = (active(&less), less.fold_delay_ms);
+    assert!(back.since > active(&first).since && back.plugin == ACTIVE);
+    assert!(!less.folds_at_once(&back, back.since.ms() + delay_ms - 1));
+    assert!(less.folds_at_once(&back, back.since.ms() + delay_ms));
+    let none = set(&mut nodes, 8, 4, |props| props.canary = None);
+    assert!(active(&none).since > back.since, "the rest comes back");
+    assert_eq!(active(&set(&mut nodes, 9, 5, |props| props.siblings = 9)), active(&none));
 }
 
 #[test]

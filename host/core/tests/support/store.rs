@@ -30,6 +30,10 @@ pub(crate) struct Memory {
     pub(crate) changes: Vec<Change>,
     /// The bytes of objects that were read by [`Store::scan`].
     pub(crate) scanned_bytes: Cell<usize>,
+    /// The bytes of objects that were read by [`Store::get`].
+    pub(crate) got_bytes: Cell<usize>,
+    /// Receipts are lost: scans visit what is left of them, and say so.
+    pub(crate) receipts_lost: bool,
     /// Objects written up to then are lost, and nobody can tell which there were.
     lost_upto: Option<usize>,
     /// When each object was written.
@@ -97,7 +101,11 @@ impl Store for Memory {
         if let Some(upto) = self.lost_upto.filter(lost) {
             return Err(StoreFault::Lost { upto: upto as u64, what: "lost are all keys".into() });
         }
-        Ok(self.rows.get(&(space, Bytes::copy_from_slice(key))).cloned())
+        let row = self.rows.get(&(space, Bytes::copy_from_slice(key))).cloned();
+        if space == Space::Objects {
+            self.got_bytes.set(self.got_bytes.get() + row.as_ref().map_or(0, Bytes::len));
+        }
+        Ok(row)
     }
 
     fn scan(
@@ -123,6 +131,9 @@ impl Store for Memory {
             if visit(key, value.clone()).is_break() {
                 return Ok(());
             }
+        }
+        if self.receipts_lost && space == Space::Receipts {
+            return Err(StoreFault::Lost { upto: 1, what: "lost are some keys".into() });
         }
         match self.lost_upto.filter(|_| space == Space::Objects) {
             Some(upto) => Err(StoreFault::Lost { upto: upto as u64, what: "lost are all keys".into() }),

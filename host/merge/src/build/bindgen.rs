@@ -24,7 +24,7 @@ const TRAP: [u8; 4] = [3, 0, 0x00, 0x0b];
 pub(super) fn without_imports(module: &[u8]) -> Option<Vec<u8>> {
     let sections = sections(module)?;
     let (_, imports) = sections.iter().find(|(id, _)| *id == IMPORTS)?;
-    let types = types(module.get(imports.clone())?)?;
+    let types: Vec<u32> = functions(module.get(imports.clone())?)?.into_iter().map(|(of, _)| of).collect();
     let count = types.len() as u64;
     let mut listed = Vec::new();
     types.iter().for_each(|of| unsigned(u64::from(*of), &mut listed));
@@ -41,17 +41,25 @@ pub(super) fn without_imports(module: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The types of the imported functions.
-fn types(imports: &[u8]) -> Option<Vec<u32>> {
-    let mut types = Vec::new();
+/// The names of the imports that [`without_imports`] takes out of a module.
+pub(super) fn names(module: &[u8]) -> Vec<String> {
+    let sections = sections(module).unwrap_or_default();
+    let imports = sections.iter().find(|(id, _)| *id == IMPORTS).and_then(|(_, range)| module.get(range.clone()));
+    let functions = imports.and_then(functions).unwrap_or_default();
+    functions.into_iter().map(|(_, name)| name.to_owned()).collect()
+}
+
+/// The imported functions: their types and names. None if there are none, or other imports than those of wasm-bindgen.
+fn functions(imports: &[u8]) -> Option<Vec<(u32, &str)>> {
+    let mut functions = Vec::new();
     for imports in ImportSectionReader::new(BinaryReader::new(imports, 0)).ok()? {
         let Ok(Imports::Single(_, import)) = imports else { return None };
         match import.ty {
-            TypeRef::Func(of) if import.module.starts_with(MODULES) => types.push(of),
+            TypeRef::Func(of) if import.module.starts_with(MODULES) => functions.push((of, import.name)),
             _ => return None,
         }
     }
-    (!types.is_empty()).then_some(types)
+    (!functions.is_empty()).then_some(functions)
 }
 
 #[cfg(test)]
@@ -82,6 +90,7 @@ mod tests {
     #[test]
     fn imports_of_wasm_bindgen_become_traps_and_every_function_keeps_its_number() {
         let module = module("__wbindgen_placeholder__", &[0, 0]);
+        assert_eq!(names(&module), ["describe", "drop"]);
         let bare = without_imports(&module).expect("it has such imports");
         wasmparser::validate(&bare).expect("a module");
         let found = sections(&bare).expect("sections");
@@ -95,6 +104,7 @@ mod tests {
     #[test]
     fn other_modules_stay_as_they_are() {
         assert_eq!(without_imports(&module("env", &[0, 0])), None);
+        assert!(names(&module("env", &[0, 0])).is_empty() && names(b"text").is_empty());
         // A global, which a function cannot stand in for.
         assert_eq!(without_imports(&module("__wbindgen_placeholder__", &[3, 0x7f, 0])), None);
         assert_eq!(without_imports(b"\0asm\x01\0\0\0"), None);

@@ -3,11 +3,13 @@
 //! It is fair between tenants: however many components one of them pushes, another one's waits for those that are being
 //! compiled when it comes, and for no more than one of each tenant that has had less time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use rejoin_proto::PluginDigest;
+use rejoin_proto::catalog::Transcript;
 
 use super::{ArtefactCache, CancelToken, Compiler};
 use crate::fault::{HostError, Rejection};
@@ -18,6 +20,8 @@ use crate::workers::{TenantShare, Whose, WorkerLimits, Workers};
 
 /// All components of a tenant are in one group: they are of no bucket.
 const ONE_GROUP: u64 = 0;
+/// The most plugins whose transcripts are remembered: those loaded last.
+const MAX_REMEMBERED: usize = 1_024;
 
 /// The sizes of a [`CompileQueue`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +46,34 @@ pub struct CompileQueue {
     host: Host,
     compiler: Compiler,
     cache: Option<ArtefactCache>,
+    transcripts: Arc<Mutex<Remembered>>,
     /// `None` compiles on the caller: for simulations and tests, where threads would decide the order.
     workers: Option<Workers>,
+}
+
+/// The transcripts that this process has made, the last one used at the end. A plugin that overflows its stack has none.
+#[derive(Default, Debug)]
+struct Remembered(VecDeque<(PluginDigest, Option<Transcript>)>);
+
+impl Remembered {
+    fn get(&mut self, digest: &PluginDigest) -> Option<Option<Transcript>> {
+        let known = self.forget(digest)?;
+        self.0.push_back((*digest, known));
+        Some(known)
+    }
+
+    fn note(&mut self, digest: PluginDigest, made: Option<Transcript>) {
+        self.forget(&digest);
+        self.0.push_back((digest, made));
+        if self.0.len() > MAX_REMEMBERED {
+            self.0.pop_front();
+        }
+    }
+
+    fn forget(&mut self, digest: &PluginDigest) -> Option<Option<Transcript>> {
+        let at = self.0.iter().position(|(known, _)| known == digest)?;
+        self.0.remove(at).map(|(_, known)| known)
+    }
 }
 
 /// A compilation that waits or runs. Dropping it cancels the compilation.
@@ -82,7 +112,7 @@ impl CompileQueue {
     /// A queue without threads: compiles on the caller, and calls `done` before it returns.
     #[must_use]
     pub fn inline(host: Host, compiler: Compiler, cache: Option<ArtefactCache>) -> Self {
-        Self { host, compiler, cache, workers: None }
+        Self { host, compiler, cache, transcripts: Arc::default(), workers: None }
     }
 
     /// Sets the plugins that buckets use: their machine code stays in the cache longest.
@@ -90,6 +120,16 @@ impl CompileQueue {
         if let Some(cache) = &self.cache {
             cache.keep(in_use);
         }
+    }
+
+    /// Forgets the transcript that was made of a plugin, so that it is made again when the plugin is loaded again: it
+    /// may be this machine that was unsound.
+    pub fn forget_transcript(&self, digest: &PluginDigest) {
+        self.remembered().forget(digest);
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.transcripts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compiles a component of a tenant, or takes it from the cache, loads it and makes its transcript. `done` is
@@ -123,13 +163,19 @@ impl CompileQueue {
 
     /// Jobs must not hold the threads alive that run them.
     fn clone_without_threads(&self) -> Self {
-        Self { host: self.host.clone(), compiler: self.compiler.clone(), cache: self.cache.clone(), workers: None }
+        Self { workers: None, ..self.clone() }
     }
 
     fn work(&self, bytes: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Plugin, Rejection> {
         let digest = digest_of(bytes);
         if let Some(kept) = self.cache.as_ref().and_then(|cache| cache.get(&digest, limits)) {
-            return self.transcribed(self.host.load(&kept)?);
+            let plugin = self.host.load(&kept)?;
+            // The same machine code as before: who has it loaded again and again does not have it run each time.
+            let known = self.remembered().get(&digest);
+            return match known {
+                Some(transcript) => Ok(with_transcript(plugin, transcript)),
+                None => self.transcribed(plugin),
+            };
         }
         let compiled = self.compiler.compile(&self.host, bytes, limits, cancel)?;
         let plugin = self.host.load(&compiled)?;
@@ -139,12 +185,45 @@ impl CompileQueue {
         self.transcribed(plugin)
     }
 
-    /// The plugin with its transcript. It is made again whenever a plugin is loaded, so that a node that has become
-    /// unsound notices. A job of this queue usually takes long enough for a thread of low priority.
+    /// The plugin with its transcript. It is made in each process anew, and whenever a plugin is compiled again or its
+    /// transcript was forgotten. A job of this queue usually takes long enough for a thread of low priority.
     fn transcribed(&self, plugin: Plugin) -> Result<Plugin, Rejection> {
         let failed = |fault| Rejection::NotTried { reason: format!("its transcript could not be made: {fault}") };
         let transcript = self.host.transcript(&plugin).map_err(failed)?;
+        self.remembered().note(plugin.digest(), transcript);
+        Ok(with_transcript(plugin, transcript))
+    }
+}
+
+fn with_transcript(plugin: Plugin, transcript: Option<Transcript>) -> Plugin {
+    if let Some(transcript) = transcript {
         plugin.0.transcript.get_or_init(|| transcript);
-        Ok(plugin)
+    }
+    plugin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transcripts_that_are_remembered_are_those_of_the_plugins_loaded_last() {
+        let digest = |number: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            PluginDigest(bytes)
+        };
+        let mut remembered = Remembered::default();
+        for number in 0..MAX_REMEMBERED {
+            remembered.note(digest(number), None);
+        }
+        assert_eq!(remembered.get(&digest(0)), Some(None), "it has none, and that is known");
+        remembered.note(digest(MAX_REMEMBERED), None);
+        assert_eq!(remembered.get(&digest(1)), None, "the one that was used least lately has gone");
+        assert!(remembered.get(&digest(0)).is_some() && remembered.get(&digest(MAX_REMEMBERED)).is_some());
+        remembered.note(digest(0), None);
+        assert_eq!(remembered.0.len(), MAX_REMEMBERED, "it is there once");
+        remembered.forget(&digest(0));
+        assert_eq!(remembered.get(&digest(0)), None);
     }
 }

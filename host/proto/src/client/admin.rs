@@ -84,7 +84,7 @@ pub enum AdminRequest {
     Exchange,
     /// Pauses this node's exchange (`true`), or goes on with it. Answered like [`AdminRequest::Exchange`].
     ExchangePause(bool),
-    /// Runs the merges of a quarantined plugin again.
+    /// Runs the merges of a quarantined plugin again, and has nodes record its transcripts anew.
     PluginRelease {
         /// A plugin of the catalog.
         digest: PluginDigest,

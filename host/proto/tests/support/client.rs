@@ -466,7 +466,7 @@ fn node_plugins() -> NodePlugins {
 
 fn receipts() -> ReceiptPage {
     let kept = KeptReceipt { receipt: fold_receipt(), live: true, context: Some(Bytes::from_static(&[1, 2, 3])) };
-    ReceiptPage { node: name("n1"), receipts: vec![kept], next: Some(Bytes::from_static(&[0, 1, 2])) }
+    ReceiptPage { node: name("n1"), receipts: vec![kept], next: Some(Bytes::from_static(&[0, 1, 2])), lost: true }
 }
 
 fn key_report() -> KeyReport {

@@ -238,6 +238,40 @@ fn showing_a_value_costs_fuel_and_without_any_it_is_read_as_it_is() {
 }
 
 #[test]
+fn a_shadow_that_traps_costs_its_tenant_what_it_has_used() {
+    simulate(&Setup { more: "sentinel_every = 0", ..ONE }, |world| async move {
+        let (client, _) = tenant(&world, "shadowed", Quota::default()).await;
+        let plugin = client.admin().push_plugin("largest", lawless::largest()).await.unwrap();
+        let shadow = client.admin().push_plugin("trapping", lawless::trapping()).await.unwrap();
+        let props = BucketProps { n: 1, plugin: Some(plugin.activation()), ..BucketProps::default() };
+        client.admin().create_bucket("digits", props).await.unwrap();
+        let bucket = client.bucket::<Bytes>("digits").unwrap();
+        let fuel = async || client.admin().usage().await.unwrap().fuel;
+        let merge = async |key: &str| {
+            let before = fuel().await;
+            conflict(&bucket, key, [b"1", b"5"]).await;
+            assert_eq!(bucket.get(key).await.unwrap().value.as_deref(), Some(&b"5"[..]));
+            before
+        };
+        let before = merge("a").await;
+        let alone = fuel().await - before;
+        client.admin().shadow_plugin("digits", Some((shadow.digest, 100))).await.unwrap();
+        let before = merge("b").await;
+        // The shadow runs once the reader has the answer.
+        for _ in 0..100 {
+            if client.admin().shadow_counts("digits").await.unwrap()[0].counts.faulted > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let counts = client.admin().shadow_counts("digits").await.unwrap()[0].counts;
+        assert_eq!((counts.faulted, counts.skipped), (1, 0));
+        let both = fuel().await - before;
+        assert!(alone > 0 && 2 * both > 3 * alone, "{both} with a shadow that traps, {alone} without");
+    });
+}
+
+#[test]
 fn the_sentinel_is_on_the_tenants_fuel_and_leaves_one_alone_that_owes_some() {
     simulate(&Setup { more: "sentinel_every = 1\nsentinel_threshold = 2", ..ONE }, |world| async move {
         let (client, _) = tenant(&world, "watched", Quota::default()).await;
