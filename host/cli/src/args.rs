@@ -206,6 +206,12 @@ pub(crate) struct KeyArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct KeyBytes(Vec<u8>);
 
+impl KeyBytes {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl KeyArgs {
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -231,7 +237,7 @@ impl KeyArgs {
     }
 }
 
-fn base64_bytes(text: &str) -> Result<KeyBytes, String> {
+pub(crate) fn base64_bytes(text: &str) -> Result<KeyBytes, String> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.decode(text).map(KeyBytes).map_err(|why| format!("no base64: {why}"))
 }
@@ -480,7 +486,7 @@ pub(crate) enum PluginCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Run the merges of a bundle again, bit for bit; exit code 1 if one ends differently
+    /// Run the merges of a bundle again, bit for bit; exit code 1 if one ends differently or takes other fuel
     Replay {
         /// The file of `conflict export`
         file: PathBuf,

@@ -52,6 +52,8 @@ fn every_verb_is_spelled_as_documented() {
         "plugin shadow b --counts --json".into(),
         "plugin diff b cart@1 cart@2 --limit 9".into(),
         "plugin fetch cart@2 -o cart.wasm".into(),
+        "plugin undo b k --plugin cart@2 --since 2h --dry-run".into(),
+        "plugin undo b --key-base64 /w== --plugin cart@2".into(),
         "conflict list b --json".into(),
         "conflict show b k".into(),
         "conflict resolve b k --keep 2 --context abc".into(),
@@ -160,6 +162,7 @@ fn what_contradicts_itself_is_refused() {
         "plugin bench a.wasm --siblings 1",
         "plugin bench a.wasm a b --bytes 100",
         "plugin bench a.wasm --seconds 0",
+        "plugin undo b k --key-base64 /w== --plugin cart",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }

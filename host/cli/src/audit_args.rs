@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use rejoin_client::admin::AuditHash;
+use rejoin_proto::hex::hex;
 
 use crate::values::duration;
 
@@ -66,10 +67,6 @@ impl std::fmt::Display for KnownHead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}:{}", self.node, self.number, hex(&self.hash))
     }
-}
-
-pub(crate) fn hex(hash: &AuditHash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<AuditHash> {

@@ -47,6 +47,47 @@ pub(crate) fn create_all(files: &[(PathBuf, &[u8], Mode)]) -> Result<(), Failure
     Ok(())
 }
 
+/// The most bytes that a file's name has of what it is of.
+const MAX_PART: usize = 60;
+
+/// A part of a file's name, such as a key. What is neither a letter nor a digit nor one of `.`, `_` and `-` is written
+/// as `%` and two digits; of what is long only the beginning is there.
+pub(crate) fn name_part(bytes: &[u8]) -> String {
+    let shown = |byte: &u8| match byte {
+        b'.' | b'_' | b'-' => char::from(*byte).to_string(),
+        letter if letter.is_ascii_alphanumeric() => char::from(*letter).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    bytes.iter().take(MAX_PART).map(shown).collect()
+}
+
+/// Writes a file that was named with `-o`, and is replaced, or else one that the command names, and that must not exist
+/// yet. Returns its name.
+///
+/// # Errors
+/// The file cannot be written, or nobody has said that it may be replaced.
+pub(crate) fn write_named(
+    given: Option<PathBuf>,
+    usual: impl Into<PathBuf>,
+    content: &[u8],
+    mode: Mode,
+) -> Result<PathBuf, Failure> {
+    match given {
+        Some(path) => replace(&path, content, mode).map(|()| path),
+        None => {
+            let path = usual.into();
+            match write(&path, content, mode, OpenOptions::new().write(true).create_new(true)) {
+                Ok(()) => Ok(path),
+                Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {
+                    Err(Failure::usage(format!("{} exists already, and is not overwritten", path.display()))
+                        .next(format!("name a file: `-o {}` replaces it", path.display())))
+                }
+                Err(why) => Err(Failure::file(&path, "written", &why)),
+            }
+        }
+    }
+}
+
 /// Makes or replaces a file atomically.
 ///
 /// # Errors
@@ -113,6 +154,20 @@ mod tests {
         replace(&path, b"three", Mode::Private).unwrap();
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"three".to_vec(), 0o600));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_by_whom_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let usual = folder.path().join("a.b.k.merges");
+        assert_eq!(write_named(None, &usual, b"one", Mode::Private).unwrap(), usual);
+        let failure = write_named(None, &usual, b"two", Mode::Private).unwrap_err();
+        assert!(failure.to_string().contains("exists already"), "{failure}");
+        assert_eq!((fs::read(&usual).unwrap(), mode(&usual)), (b"one".to_vec(), 0o600));
+        write_named(Some(usual.clone()), "never", b"two", Mode::Private).unwrap();
+        assert_eq!(fs::read(&usual).unwrap(), b"two");
+        assert_eq!(name_part(b"eu/../k%\xff"), "eu%2F..%2Fk%25%FF");
+        assert_eq!(name_part(&[b'k'; 300]).len(), MAX_PART);
     }
 
     #[test]

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+/// The word for no plugin.
+pub(crate) const NONE: &str = "none";
+/// The share that is all keys, in percent.
+pub(crate) const ALL_KEYS: u8 = 100;
 /// What one `plugin diff` compares at most, unless it is told otherwise.
 const DEFAULT_LIMIT: usize = 100;
 
@@ -54,7 +58,7 @@ pub(crate) struct DiffArgs {
 pub(crate) struct FetchArgs {
     /// Its name, name@version, or four digits or more of the beginning of its digest
     pub(crate) plugin: String,
-    /// The file of the component [default: the plugin's name with .wasm]
+    /// The file of the component, which is replaced [default: NAME@VERSION.wasm, which must not exist yet]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }

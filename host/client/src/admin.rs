@@ -17,6 +17,7 @@
 mod audit;
 mod conflicts;
 mod deletions;
+mod from_nodes;
 mod layouts;
 mod lifecycle;
 mod plugins;
@@ -42,10 +43,11 @@ use crate::engine::{Engine, Route, unexpected};
 use crate::{Error, ErrorKind, Result};
 
 pub use conflicts::Conflict;
+pub use from_nodes::FromNodes;
 pub use plugins::{Component, PushedPlugin};
 pub use quotas::{Stored, Usage};
 pub use readiness::PluginReadiness;
-pub use receipts::{FromNodes, ReceiptFilter};
+pub use receipts::ReceiptFilter;
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
 pub use rejoin_proto::audit::{
@@ -70,7 +72,7 @@ pub use rejoin_proto::receipt::{
 };
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::signing::{BadSignature, PluginSignature, Provenance, SignerKey};
-pub use rejoin_proto::trial::{Canary, Shadow, ShadowCounts, ShadowSample, TrialReport};
+pub use rejoin_proto::trial::{Canary, Shadow, ShadowCounts, ShadowReport, ShadowSample};
 pub use rejoin_proto::{
     BucketId, ClusterId, Content, DotSet, Entry, FoldedBy, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest,
     ProfileId, TenantId, ZoneDemand,
@@ -281,8 +283,8 @@ impl Admin {
         Ok(plugins)
     }
 
-    /// Ends the quarantine of a plugin: its merges are run again on every node. Its transcripts are forgotten, and nodes
-    /// record them anew, those first that have computed otherwise than what was recorded.
+    /// Ends the quarantine of a plugin: its merges are run again on every node. Its transcripts are forgotten, and
+    /// nodes record them anew, those first that have computed otherwise than what was recorded.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

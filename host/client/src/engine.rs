@@ -12,6 +12,7 @@ use rejoin_proto::client::{Put, PutOutcome, PutReply, Reply, ReplyEnvelope, Requ
 use rejoin_proto::{Address, ClusterId, ErrorCode, Name};
 use rejoin_wire::Class;
 
+use crate::admin::FromNodes;
 use crate::attempts::{AttemptResult, Attempts, FailedAttempt, not_sent};
 use crate::connections::Connections;
 use crate::retry::{self, Decision, Failure, RetryBudget, SentAttempt, WriteAttempts};
@@ -20,6 +21,9 @@ use crate::routing::{RoutingTable, Target, choose};
 use crate::session::{CallError, Session};
 use crate::sync::lock;
 use crate::{Context, Error, ErrorKind, Result, time};
+
+/// The answers of the nodes, each with the node's name.
+pub(crate) type EachNode<T> = Result<FromNodes<Vec<(Name, T)>>>;
 
 /// The state that all clones of a client share.
 #[derive(Debug)]
@@ -143,33 +147,55 @@ impl Engine {
         }
     }
 
-    /// Sends a request to every node, once, or with a pinned client to its node. Returns the replies of those that gave
-    /// one.
+    /// Sends a request to every node, once, or with a pinned client to its node. Returns the replies, by the names of
+    /// the nodes.
     ///
     /// # Errors
-    /// None did; then the error of one of them.
-    pub(crate) async fn every(self: &Arc<Self>, body: &RequestBody, timeout: Duration) -> Result<Vec<Reply>> {
+    /// As [`Engine::each`].
+    pub(crate) async fn every(self: &Arc<Self>, body: &RequestBody, timeout: Duration) -> EachNode<Reply> {
         let attempts = self.start_attempts(timeout)?;
         let (trace, until) = (attempts.trace, attempts.attempt_deadline());
+        let ask = move |engine: Arc<Self>, target: Target| {
+            let body = body.clone();
+            async move {
+                let plan = AttemptPlan { body: &body, trace, until };
+                let answered = engine.attempt(&target, Class::Request, &plan).await;
+                answered.map(|(reply, _)| reply).map_err(|failed| failed.error)
+            }
+        };
+        self.each(ask).await
+    }
+
+    /// Asks every node in the same way, all at once, or with a pinned client its node. Returns the answers, by the
+    /// names of the nodes.
+    ///
+    /// # Errors
+    /// None has answered; then the error of one of them, rather what a node has said than that it could not be asked.
+    pub(crate) async fn each<T, F>(self: &Arc<Self>, ask: impl Fn(Arc<Self>, Target) -> F) -> EachNode<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let mut asked = JoinSet::new();
         for target in self.targets() {
-            let (engine, body) = (Arc::clone(self), body.clone());
-            asked.spawn(async move {
-                let plan = AttemptPlan { body: &body, trace, until };
-                engine.attempt(&target, Class::Request, &plan).await.map(|(reply, _)| reply)
-            });
+            let (name, answer) = (target.name.clone(), ask(Arc::clone(self), target));
+            asked.spawn(async move { (name, answer.await) });
         }
-        let (mut replies, mut failed) = (Vec::new(), None);
+        let (mut answers, mut silent, mut failed) = (Vec::new(), Vec::new(), None::<Error>);
         while let Some(answer) = asked.join_next().await {
             match answer {
-                Ok(Ok(reply)) => replies.push(reply),
-                Ok(Err(attempt)) => failed = Some(attempt.error),
+                Ok((name, Ok(answer))) => answers.push((name, answer)),
+                Ok((name, Err(error))) => {
+                    silent.push((name, error.to_string()));
+                    failed = failed.filter(|before| before.specificity() >= error.specificity()).or(Some(error));
+                }
                 Err(_) => {}
             }
         }
+        answers.sort_by(|(a, _), (b, _)| a.cmp(b));
         match failed {
-            Some(error) if replies.is_empty() => Err(error),
-            _ => Ok(replies),
+            Some(error) if answers.is_empty() => Err(error),
+            _ => Ok(FromNodes::new(answers, silent)),
         }
     }
 
@@ -179,10 +205,15 @@ impl Engine {
     }
 
     /// Sends a request to one node, once.
-    pub(crate) async fn at(self: &Arc<Self>, target: &Target, body: &RequestBody, timeout: Duration) -> Result<Reply> {
+    pub(crate) async fn at(
+        self: &Arc<Self>,
+        target: &Target,
+        (class, body): (Class, &RequestBody),
+        timeout: Duration,
+    ) -> Result<Reply> {
         let attempts = self.start_attempts(timeout)?;
         let plan = AttemptPlan { body, trace: attempts.trace, until: attempts.attempt_deadline() };
-        let answered = self.attempt(target, Class::Request, &plan).await;
+        let answered = self.attempt(target, class, &plan).await;
         answered.map(|(reply, _)| reply).map_err(|failed| failed.error)
     }
 

@@ -133,8 +133,8 @@ impl Verb {
                 | AdminRequest::LawViolations { .. }
                 | AdminRequest::Receipts(_)
                 | AdminRequest::KeyShow { .. } => Self::ConflictShow,
-                AdminRequest::Trial { samples: false, .. } => Self::ShadowShow,
-                AdminRequest::Trial { samples: true, .. } => Self::ShadowSamples,
+                AdminRequest::ShadowReport { samples: false, .. } => Self::ShadowShow,
+                AdminRequest::ShadowReport { samples: true, .. } => Self::ShadowSamples,
                 AdminRequest::PluginFetch { .. } => Self::PluginFetch,
                 AdminRequest::QuotaSet { bucket: Some(_), .. } => Self::BucketQuota,
                 AdminRequest::QuotaSet { bucket: None, .. } => Self::TenantQuota,
@@ -313,7 +313,7 @@ pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(
         RequestBody::Admin(
             AdminRequest::Conflicts { bucket }
             | AdminRequest::LawViolations { bucket }
-            | AdminRequest::Trial { bucket, .. },
+            | AdminRequest::ShadowReport { bucket, .. },
         ) => grant.limits.admit_bucket(bucket),
         RequestBody::Admin(AdminRequest::KeyShow { bucket, key }) => grant.limits.admit(bucket, key),
         RequestBody::Admin(AdminRequest::Receipts(query)) => grant.limits.admit_bucket(&query.bucket),

@@ -120,6 +120,9 @@ pub(crate) struct StagedReceipts {
     changed: BTreeMap<BucketId, BucketRow>,
 }
 
+/// Whether the next receipt of a bucket is to go too, after those that went.
+type Wanted<'a> = dyn Fn(&StagedReceipts, &BucketRow) -> bool + 'a;
+
 impl Receipts {
     /// Reads the sums, or counts anew what is left where rows were `lost`. `limit` is in bytes.
     pub(crate) fn open(store: &mut dyn Store, limit: u64, lost: bool) -> Result<Self, StoreFault> {
@@ -329,7 +332,7 @@ impl Receipts {
         &self,
         store: &dyn Store,
         sums: &mut StagedReceipts,
-        (bucket, most, wanted): (BucketId, usize, &dyn Fn(&StagedReceipts, &BucketRow) -> bool),
+        (bucket, most, wanted): (BucketId, usize, &Wanted<'_>),
         change: &mut Change,
     ) -> usize {
         let Some(before) = self.of_bucket(sums, bucket) else { return 0 };

@@ -128,8 +128,18 @@ pub struct Replayed {
     pub result: Result<Bytes, MergeFault>,
     /// What it has used.
     pub used: Usage,
-    /// Whether that is what came of it before.
-    pub is_equal: bool,
+    /// Whether the value is the one before, or it fails for the same reason.
+    pub is_same_result: bool,
+    /// Whether it has used the fuel that it used before; true if that is not known.
+    pub is_same_fuel: bool,
+}
+
+impl Replayed {
+    /// Whether all is as it was. In one profile of the engine equal merges use equal fuel.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.is_same_result && self.is_same_fuel
+    }
 }
 
 impl Bundle {
@@ -155,12 +165,19 @@ impl Bundle {
 }
 
 impl BundledMerge {
+    /// The fuel that it used, if that is known: not of one that was answered from memory, and not of a failure.
+    #[must_use]
+    pub fn fuel_used(&self) -> Option<u64> {
+        match &self.source {
+            MergeSource::Fold { fuel_used, .. } => Some(*fuel_used).filter(|fuel| *fuel > 0),
+            MergeSource::Failure { .. } | MergeSource::Siblings => None,
+        }
+    }
+
     /// Runs the merge again, with its limits.
     #[must_use]
     pub fn replay(&self, host: &Host, plugin: &Plugin, key: &[u8]) -> Replayed {
-        let lent =
-            |one: &client::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
-        let siblings: Vec<Sibling> = self.siblings.iter().map(lent).collect();
+        let siblings: Vec<Sibling> = self.siblings.iter().map(Sibling::from).collect();
         let limits = CallLimits {
             fuel: self.limits.fuel,
             memory_bytes: self.limits.memory_bytes as usize,
@@ -170,13 +187,14 @@ impl BundledMerge {
         };
         let (result, used) = host.merge_measured(plugin, key, &siblings, &limits);
         let result = result.map_err(|fault| host.attribute_fault(plugin, key, &siblings, &limits, fault));
-        let is_equal = match (&self.outcome, &result) {
+        let is_same_result = match (&self.outcome, &result) {
             (BundledOutcome::Value { hash, .. }, Ok(value)) => output_hash(value) == *hash,
             (BundledOutcome::Failed { reason: Some(reason), .. }, Err(fault)) => reason == fault.reason(),
             (BundledOutcome::Failed { reason: None, why }, Err(fault)) => *why == fault.to_string(),
             _ => false,
         };
-        Replayed { result, used, is_equal }
+        let is_same_fuel = self.fuel_used().is_none_or(|before| before == used.fuel);
+        Replayed { result, used, is_same_result, is_same_fuel }
     }
 }
 

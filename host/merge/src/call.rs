@@ -27,6 +27,12 @@ pub struct Sibling {
     pub writer: u64,
 }
 
+impl From<&rejoin_proto::client::Sibling> for Sibling {
+    fn from(one: &rejoin_proto::client::Sibling) -> Self {
+        Self { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer }
+    }
+}
+
 impl Sibling {
     fn lend(&self) -> merger::Sibling<'_> {
         merger::Sibling { value: &self.value, stamp_ms: self.stamp_ms, writer: self.writer }

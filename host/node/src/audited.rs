@@ -73,7 +73,7 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId, pushed: Option<
             ("plugin undo", query.bucket.to_string(), plugin, Subject::Nothing)
         }
         AdminRequest::Receipts(_) => asks("explain"),
-        AdminRequest::Trial { .. } => asks("plugin shadow"),
+        AdminRequest::ShadowReport { .. } => asks("plugin shadow"),
         AdminRequest::PluginFetch { .. } => asks("plugin fetch"),
         AdminRequest::ExchangePause(paused) => {
             let verb = if *paused { "exchange pause" } else { "exchange start" };

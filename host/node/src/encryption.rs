@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
+use rejoin_proto::hex::hex;
 use rejoin_store::{Key, KeyId, Keys, SealedRows};
 
 use crate::certificates::read;
@@ -282,10 +283,6 @@ impl EncryptionState {
         }
         lines
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -111,7 +111,7 @@ pub(crate) async fn run(
         AdminRequest::LawViolations { bucket } => sentinel::list(ctx, caller, &bucket),
         AdminRequest::Receipts(query) => receipts::page(ctx, caller, *query).await,
         AdminRequest::KeyShow { bucket, key } => receipts::key(ctx, caller, &bucket, key).await,
-        AdminRequest::Trial { bucket, samples } => trial(ctx, caller, &bucket, samples),
+        AdminRequest::ShadowReport { bucket, samples } => shadow_report(ctx, caller, &bucket, samples),
         AdminRequest::PluginFetch { digest } => fetched(ctx, caller, &digest).await,
     };
     if let Reply::Error(error) = &result {
@@ -237,7 +237,7 @@ async fn fetched(ctx: &NodeContext, caller: &Caller, digest: &PluginDigest) -> R
 }
 
 /// What this node knows of a bucket's shadow, as far as the caller's token opens the keys.
-fn trial(ctx: &NodeContext, caller: &Caller, bucket: &Name, samples: bool) -> Reply {
+fn shadow_report(ctx: &NodeContext, caller: &Caller, bucket: &Name, samples: bool) -> Reply {
     let view = ctx.cluster_view();
     let Some(known) = view.bucket_named(caller.tenant, bucket) else {
         return Reply::Error(ErrorReply::new(ErrorCode::NotFound, format!("there is no bucket {bucket}")));
@@ -246,7 +246,7 @@ fn trial(ctx: &NodeContext, caller: &Caller, bucket: &Name, samples: bool) -> Re
     let limits = &caller.principal.grant.limits;
     report.samples.retain(|sample| limits.admit(bucket, &sample.key));
     report.keys.retain(|key| limits.admit(bucket, key));
-    Reply::Trial(Box::new(report))
+    Reply::ShadowReport(Box::new(report))
 }
 
 /// Compiles a plugin, checks its laws and stores it, then adds it to the catalog.

@@ -17,6 +17,7 @@
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_proto::ClusterId;
 use rejoin_proto::context::ContextKey;
+use rejoin_proto::hex::hex;
 
 use crate::token::derived_token;
 
@@ -184,10 +185,6 @@ fn of_cluster(cluster: ClusterId, secret: &[u8]) -> Vec<u8> {
 pub(crate) fn without_line_end(content: &[u8]) -> &[u8] {
     let line = content.strip_suffix(b"\n").unwrap_or(content);
     if line.len() < content.len() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

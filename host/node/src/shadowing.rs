@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use rejoin_core::shard::event::MergeJob;
 use rejoin_core::trials::is_in_share;
 use rejoin_merge::{MergeFault, Merged, PluginCall, Sibling};
-use rejoin_proto::trial::{Shadow, ShadowCounts, ShadowSample, TrialReport};
+use rejoin_proto::trial::{Shadow, ShadowCounts, ShadowReport, ShadowSample};
 use rejoin_proto::{BucketId, Name, PluginDigest, TenantId, client};
 
 use crate::lock::lock;
@@ -323,13 +323,13 @@ impl Shadows {
     }
 
     /// What is known of a bucket's shadow; with `samples` also keys and values.
-    pub(crate) fn report(&self, bucket: BucketId, node: Name, samples: bool) -> TrialReport {
+    pub(crate) fn report(&self, bucket: BucketId, node: Name, samples: bool) -> ShadowReport {
         let table = lock(&self.table);
         let state = table.buckets.get(&bucket);
         let kept = state.filter(|_| samples).map(|state| state.samples.iter().cloned().collect());
         let merged = lock(&self.merged);
         let keys = merged.get(&bucket).filter(|_| samples).map(|merged| merged.keys.keys().cloned().collect());
-        TrialReport {
+        ShadowReport {
             node,
             shadow: state.map(|state| state.shadow.plugin),
             counts: state.map(|state| state.counts).unwrap_or_default(),
@@ -444,7 +444,7 @@ mod tests {
         }
     }
 
-    fn report(shadows: &Shadows) -> TrialReport {
+    fn report(shadows: &Shadows) -> ShadowReport {
         shadows.report(BUCKET, Name::new("n1").expect("a name"), true)
     }
 

@@ -25,7 +25,7 @@ use crate::plugin_state::NodePlugins;
 use crate::quota::Limit;
 use crate::receipt::{KeyReport, ReceiptPage};
 use crate::ring::Ring;
-use crate::trial::TrialReport;
+use crate::trial::ShadowReport;
 
 pub use admin::AdminRequest;
 
@@ -230,7 +230,7 @@ pub struct Put {
 }
 
 /// One sibling, as returned to readers and passed to plugins.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Sibling {
     /// The value.
     pub value: Bytes,
@@ -631,8 +631,8 @@ pub enum Reply {
     Receipts(ReceiptPage),
     /// To [`AdminRequest::KeyShow`].
     Key(Box<KeyReport>),
-    /// To [`AdminRequest::Trial`].
-    Trial(Box<TrialReport>),
+    /// To [`AdminRequest::ShadowReport`].
+    ShadowReport(Box<ShadowReport>),
     /// To [`AdminRequest::PluginFetch`].
     Module(Bytes),
 }

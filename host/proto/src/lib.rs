@@ -19,7 +19,8 @@
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`encoded`], [`hash`], [`address`], [`layout`], [`ring`],
 //! [`catalog`], [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`audit`], [`conflict`],
-//! [`receipt`], [`trial`], [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`receipt`], [`trial`], [`plugin_state`], [`signing`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`],
+//! [`hex`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -39,6 +40,7 @@ pub mod error;
 pub mod exchange;
 pub mod fault;
 pub mod hash;
+pub mod hex;
 pub mod hlc;
 pub mod id;
 pub mod layout;

@@ -81,7 +81,7 @@ pub struct ShadowSample {
 
 /// What one node knows of a bucket's merges, since its start.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TrialReport {
+pub struct ShadowReport {
     /// The node.
     pub node: Name,
     /// The shadow that the counts and samples are of. `None`: no merge of the bucket was compared.

@@ -117,6 +117,7 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::FoldsLeaveReceipts => receipts::a_fold_and_its_receipt_are_one_record,
         Rule::ReceiptsAreBounded => receipts::receipts_take_no_more_than_they_may,
+        Rule::UndosRestoreWhatWasAccepted => receipts::an_undo_restores_what_was_accepted_and_nothing_else,
         Rule::WrongClocksEndNoReceipts => receipts::a_clock_that_has_jumped_ends_no_receipts,
         Rule::UndosFindTheirFold => receipts::an_undone_fold_has_its_inputs_again_unless_it_was_written_over,
         Rule::UndosMeetEveryWrite => undos::an_undo_finds_what_was_written_while_its_coordinator_was_away,

@@ -4,23 +4,17 @@ use rejoin_client::admin::{Admin, BucketInfo, PluginDigest, PluginInfo};
 
 use crate::commands::bucket::{done, names};
 use crate::commands::readiness;
-use crate::commands::trial::digest;
+use crate::commands::show::digest;
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::trial_args::ActivateArgs;
-
-/// The word for no plugin.
-const NONE: &str = "none";
-
-/// All keys, in percent.
-const ALL: u8 = 100;
+use crate::trial_args::{ALL_KEYS, ActivateArgs, NONE};
 
 pub(crate) async fn activate(global: &GlobalArgs, out: Output, args: &ActivateArgs) -> Result<(), Failure> {
     let admin = connect(global).await?.admin();
     let (bucket, named) = (args.bucket.as_str(), args.plugin.as_deref());
-    let share = args.partitions.unwrap_or(ALL);
+    let share = args.partitions.unwrap_or(ALL_KEYS);
     let plugin = match named {
         None | Some(NONE) => None,
         Some(named) => Some(digest(&admin, named).await?),
@@ -36,8 +30,8 @@ pub(crate) async fn activate(global: &GlobalArgs, out: Output, args: &ActivateAr
     let plugin = match (share, named) {
         (0, None) => return told(out, &admin, &admin.end_canary(bucket).await?).await,
         (0, Some(_)) => return Err(Failure::usage("a share of 0 ends the canary that there is: give no plugin")),
-        (1..ALL, Some(NONE)) => return Err(Failure::usage("no plugin merges no share of the keys")),
-        (1..ALL, _) => {
+        (1..ALL_KEYS, Some(NONE)) => return Err(Failure::usage("no plugin merges no share of the keys")),
+        (1..ALL_KEYS, _) => {
             let after = admin.activate_canary(bucket, plugin, share).await?;
             return told(out, &admin, &after).await;
         }

@@ -8,9 +8,10 @@ use serde::Serialize;
 use rejoin_client::admin::{
     Admin, AuditCommand as Asked, AuditEvent, AuditHash, AuditHead, AuditOutcome, AuditRecord, ChainWalk,
 };
+use rejoin_proto::hex::hex;
 use rejoin_wire::utc_text_ms;
 
-use crate::audit_args::{AuditCommand, KnownHead, ListArgs, hex};
+use crate::audit_args::{AuditCommand, KnownHead, ListArgs};
 use crate::commands::token::now_ms;
 use crate::connect::{nodes, pinned};
 use crate::failure::{Exit, Failure};

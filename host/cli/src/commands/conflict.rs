@@ -1,8 +1,6 @@
 //! `conflict list|show|resolve`: keys whose merge fails, and the way out of it. [`violations`] has
 //! `conflict violations`, [`export`] has `conflict export`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use rejoin_client::admin::Conflict;
@@ -11,7 +9,8 @@ use rejoin_wire::utc_text_ms;
 
 use crate::args::KeyArgs;
 use crate::commands::export;
-use crate::commands::json::{GetOutput, text};
+use crate::commands::json::{GetOutput, KeyJson};
+use crate::commands::nodes::{all_answered, tell_silent};
 use crate::commands::object::{finish, siblings, value};
 use crate::commands::violations;
 use crate::conflict_args::ConflictCommand;
@@ -23,9 +22,8 @@ use crate::output::{Output, note};
 /// A key of `conflict list`.
 #[derive(Serialize, Debug)]
 struct ConflictJson {
-    /// Null if it is not UTF-8.
-    key: Option<String>,
-    key_base64: String,
+    #[serde(flatten)]
+    key: KeyJson,
     /// How many siblings it has now.
     siblings: usize,
     plugin: String,
@@ -41,8 +39,7 @@ struct ConflictJson {
 impl ConflictJson {
     fn new(conflict: &Conflict, siblings: usize) -> Self {
         Self {
-            key: text(&conflict.key),
-            key_base64: STANDARD.encode(&conflict.key),
+            key: KeyJson::new(&conflict.key),
             siblings,
             plugin: conflict.plugin.to_string(),
             reason: conflict.reason.clone(),
@@ -54,8 +51,14 @@ impl ConflictJson {
     }
 
     fn row(self) -> Vec<String> {
-        let key = self.key.unwrap_or_else(|| format!("base64:{}", self.key_base64));
-        vec![key, self.siblings.to_string(), self.reason, self.times.to_string(), utc_text_ms(self.last_ms), self.why]
+        vec![
+            self.key.shown(),
+            self.siblings.to_string(),
+            self.reason,
+            self.times.to_string(),
+            utc_text_ms(self.last_ms),
+            self.why,
+        ]
     }
 }
 
@@ -78,9 +81,10 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: ConflictComma
 async fn list(global: &GlobalArgs, out: Output, bucket: &str) -> Result<(), Failure> {
     let client = connect(global).await?;
     let noted = client.admin().conflicts(bucket).await?;
+    tell_silent(&noted.silent);
     let keys = client.bucket::<Bytes>(bucket)?;
     let mut open = Vec::new();
-    for conflict in &noted {
+    for conflict in &noted.answers {
         match read(&keys, &conflict.key, global).await {
             Ok(object) if object.value.is_some() || !object.is_found() => {}
             Ok(object) => open.push(ConflictJson::new(conflict, object.siblings.len())),
@@ -88,7 +92,13 @@ async fn list(global: &GlobalArgs, out: Output, bucket: &str) -> Result<(), Fail
         }
     }
     if out.json {
-        return out.json(&open);
+        out.json(&open)?;
+    }
+    if open.is_empty() {
+        all_answered(&noted.silent)?;
+    }
+    if out.json {
+        return Ok(());
     }
     if open.is_empty() {
         note(format!("no merge of bucket {bucket} has failed that a later one, or a client, has not made good"));

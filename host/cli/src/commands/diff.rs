@@ -4,15 +4,19 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use rejoin_client::admin::{Admin, BucketProps, PluginDigest, TrialReport};
+use rejoin_client::admin::{Admin, BucketProps, FromNodes, Name, PluginDigest, ShadowReport};
 use rejoin_client::{Bucket, Bytes, Client};
 use rejoin_merge::{
     ChildCompiler, Compiler, EncodedBytes, FixtureSibling, ModuleLimits, PluginUnderTest, Sibling, SingleMerge,
 };
+use rejoin_proto::client;
 
 use crate::args::DEFAULT_MODULE_BYTES;
+use crate::commands::json::MadeJson;
 use crate::commands::laws::{not_loaded, shown};
-use crate::commands::trial::digest;
+use crate::commands::nodes::{all_answered, silent_names, tell_silent};
+use crate::commands::object::plugins_sibling;
+use crate::commands::show::digest;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -30,6 +34,8 @@ struct DiffJson {
     equal: usize,
     /// Keys that could not be read.
     unread: usize,
+    /// The nodes that could not be asked.
+    silent: Vec<String>,
     /// The conflicts of which they made not the same.
     different: Vec<CaseJson>,
 }
@@ -41,31 +47,21 @@ struct CaseJson {
     /// Whether the key has these siblings now, or had them when a shadow was compared.
     now: bool,
     siblings: Vec<FixtureSibling>,
-    a: MadeJson,
-    b: MadeJson,
+    a: MeasuredJson,
+    b: MeasuredJson,
 }
 
 #[derive(Serialize, Debug)]
-struct MadeJson {
-    value: Option<EncodedBytes>,
-    failure: Option<String>,
+struct MeasuredJson {
+    #[serde(flatten)]
+    made: MadeJson,
     fuel: u64,
 }
 
-impl MadeJson {
-    fn new(plugin: &PluginUnderTest, made: &SingleMerge) -> Self {
-        Self {
-            value: made.result.as_ref().ok().map(|value| EncodedBytes::of_value(plugin, value)),
-            failure: made.result.as_ref().err().map(ToString::to_string),
-            fuel: made.used.fuel,
-        }
-    }
-
-    fn text(&self) -> String {
-        match (&self.value, &self.failure) {
-            (Some(value), _) => shown(value),
-            (None, why) => format!("none: {}", why.as_deref().unwrap_or_default()),
-        }
+impl MeasuredJson {
+    fn new(plugin: &PluginUnderTest, merge: &SingleMerge) -> Self {
+        let made = merge.result.as_ref().map(|value| EncodedBytes::of_value(plugin, value));
+        Self { made: made.map_err(ToString::to_string).into(), fuel: merge.used.fuel }
     }
 }
 
@@ -73,8 +69,7 @@ impl MadeJson {
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Case {
     key: Vec<u8>,
-    /// Each value with its stamp and writer.
-    siblings: Vec<(Vec<u8>, u64, u64)>,
+    siblings: Vec<client::Sibling>,
     now: bool,
 }
 
@@ -85,7 +80,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &DiffArgs) -> Re
     let (one, other) = (digest(&admin, &args.one).await?, digest(&admin, &args.other).await?);
     let a = loaded(&admin, &props, one).await?;
     let b = loaded(&admin, &props, other).await?;
-    let (cases, unread) = cases(&client, global, args).await?;
+    let Found { cases, unread, silent } = cases(&client, global, args).await?;
+    tell_silent(&silent);
     if unread > 0 {
         note(format!("{unread} keys could not be read, and are not compared"));
     }
@@ -96,6 +92,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &DiffArgs) -> Re
         compared: cases.len(),
         equal: 0,
         unread,
+        silent: silent_names(&silent),
         different: Vec::new(),
     };
     for case in &cases {
@@ -109,7 +106,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &DiffArgs) -> Re
     } else {
         diff.different.iter().try_for_each(|case| print(out, case))?;
     }
-    conclude(&diff)
+    conclude(&diff)?;
+    // None that differ of those that are known; of others nobody knows.
+    all_answered(&silent)
 }
 
 fn conclude(diff: &DiffJson) -> Result<(), Failure> {
@@ -137,13 +136,25 @@ async fn loaded(admin: &Admin, props: &BucketProps, digest: PluginDigest) -> Res
     PluginUnderTest::load(&component, &compiler, &ModuleLimits::for_bytes(bytes), props).map_err(not_loaded)
 }
 
+/// The conflicts of a bucket.
+struct Found {
+    cases: Vec<Case>,
+    /// How many keys could not be read.
+    unread: usize,
+    /// The nodes that could not be asked, each with why.
+    silent: Vec<(Name, String)>,
+}
+
 /// The conflicts of a bucket, as far as its nodes know of them: keys whose merge has failed, keys of which siblings
-/// were merged lately, and samples of its shadow. And how many keys could not be read.
-async fn cases(client: &Client, global: &GlobalArgs, args: &DiffArgs) -> Result<(Vec<Case>, usize), Failure> {
+/// were merged lately, and samples of its shadow.
+async fn cases(client: &Client, global: &GlobalArgs, args: &DiffArgs) -> Result<Found, Failure> {
     let admin = client.admin();
-    let reports = admin.shadow_reports(&args.bucket).await?;
+    let FromNodes { answers: reports, mut silent, .. } = admin.shadow_reports(&args.bucket).await?;
     let noted = admin.conflicts(&args.bucket).await?;
-    let noted = noted.into_iter().map(|conflict| conflict.key.to_vec());
+    silent.extend(noted.silent);
+    silent.sort();
+    silent.dedup_by(|(a, _), (b, _)| a == b);
+    let noted = noted.answers.into_iter().map(|conflict| conflict.key.to_vec());
     let merged = reports.iter().flat_map(|report| report.keys.iter().map(|key| key.to_vec()));
     let keys: BTreeSet<Vec<u8>> = noted.chain(merged).collect();
     let bucket = client.bucket::<Bytes>(&args.bucket)?;
@@ -163,21 +174,20 @@ async fn cases(client: &Client, global: &GlobalArgs, args: &DiffArgs) -> Result<
             cases.insert(case);
         }
     }
-    Ok((cases.into_iter().collect(), unread))
+    Ok(Found { cases: cases.into_iter().collect(), unread, silent })
 }
 
 /// The siblings of a key, if it has several.
 async fn read(bucket: &Bucket<Bytes>, key: &[u8], global: &GlobalArgs) -> rejoin_client::Result<Option<Case>> {
     let object = bucket.get(key).siblings().timeout(global.timeout).await?;
-    let sibling = |one: rejoin_client::Sibling<Vec<u8>>| (one.value, one.stamp_ms, one.writer);
-    let siblings: Vec<_> = object.siblings.into_iter().map(sibling).collect();
+    let siblings: Vec<client::Sibling> = object.siblings.into_iter().map(plugins_sibling).collect();
     Ok((siblings.len() > 1).then(|| Case { key: key.to_vec(), siblings, now: true }))
 }
 
-fn sampled(report: &TrialReport) -> Vec<Case> {
+fn sampled(report: &ShadowReport) -> Vec<Case> {
     let of = |sample: &rejoin_client::admin::ShadowSample| Case {
         key: sample.key.to_vec(),
-        siblings: sample.siblings.iter().map(|one| (one.value.to_vec(), one.stamp_ms, one.writer)).collect(),
+        siblings: sample.siblings.clone(),
         now: false,
     };
     report.samples.iter().map(of).collect()
@@ -185,12 +195,7 @@ fn sampled(report: &TrialReport) -> Vec<Case> {
 
 /// What both make of a conflict, if it is not the same.
 fn compared(a: &PluginUnderTest, b: &PluginUnderTest, case: &Case) -> Option<CaseJson> {
-    let sibling = |(value, stamp_ms, writer): &(Vec<u8>, u64, u64)| Sibling {
-        value: value.clone().into(),
-        stamp_ms: *stamp_ms,
-        writer: *writer,
-    };
-    let siblings: Vec<Sibling> = case.siblings.iter().map(sibling).collect();
+    let siblings: Vec<Sibling> = case.siblings.iter().map(Sibling::from).collect();
     let (by_a, by_b) = (a.merge_once(&case.key, &siblings), b.merge_once(&case.key, &siblings));
     let is_same = match (&by_a.result, &by_b.result) {
         (Ok(one), Ok(other)) => one == other,
@@ -201,8 +206,8 @@ fn compared(a: &PluginUnderTest, b: &PluginUnderTest, case: &Case) -> Option<Cas
         key: EncodedBytes::of_key(&case.key),
         now: case.now,
         siblings: siblings.iter().map(|one| FixtureSibling::of(a, &one.value, one.stamp_ms, one.writer)).collect(),
-        a: MadeJson::new(a, &by_a),
-        b: MadeJson::new(b, &by_b),
+        a: MeasuredJson::new(a, &by_a),
+        b: MeasuredJson::new(b, &by_b),
     };
     (!is_same).then(shape)
 }
@@ -214,7 +219,7 @@ fn print(out: Output, case: &CaseJson) -> Result<(), Failure> {
         out.line(format_args!("  sibling {number:<3} {}", shown(&sibling.value)))?;
     }
     for (name, made) in [("A", &case.a), ("B", &case.b)] {
-        out.line(format_args!("  {name} makes     {}   fuel {}", made.text(), made.fuel))?;
+        out.line(format_args!("  {name} makes     {}   fuel {}", made.made.text(), made.fuel))?;
     }
     Ok(())
 }
@@ -230,7 +235,9 @@ mod tests {
     }
 
     fn case(values: [&'static str; 2]) -> Case {
-        let siblings = (1..).zip(values).map(|(at, value)| (value.as_bytes().to_vec(), at, at)).collect();
+        let sibling =
+            |(at, value): (u64, &'static str)| client::Sibling { value: value.into(), stamp_ms: at, writer: at };
+        let siblings = (1..).zip(values).map(sibling).collect();
         Case { key: b"ann".to_vec(), siblings, now: true }
     }
 
@@ -244,7 +251,8 @@ mod tests {
         assert!(compared(&cart, &cart, &case([empty, empty])).is_none());
         assert!(compared(&cart, &cart, &case([empty, "garbage"])).is_none(), "both fail");
         let different = compared(&cart, &poor, &case([empty, empty])).expect("one of them fails");
-        assert!(different.a.value.is_some() && different.a.fuel > 1_000 && different.b.failure.is_some());
+        assert!(matches!(different.a.made, MadeJson::Value(_)) && different.a.fuel > 1_000);
+        assert!(matches!(different.b.made, MadeJson::Failure(_)));
         let diff = |compared, different| DiffJson {
             bucket: "cart".into(),
             a: String::new(),
@@ -252,6 +260,7 @@ mod tests {
             compared,
             equal: 0,
             unread: 0,
+            silent: Vec::new(),
             different,
         };
         assert!(conclude(&diff(1, Vec::new())).is_ok() && conclude(&diff(0, Vec::new())).is_ok());

@@ -6,6 +6,7 @@ use rejoin_client::Bytes;
 use rejoin_client::admin::{DotSet, EntryReport, KeptReceipt, KeyReport, Name, ReceiptFilter};
 use rejoin_wire::utc_text_ms;
 
+use crate::commands::nodes::silent_names;
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::fold_args::ExplainArgs;
@@ -81,10 +82,6 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &ExplainArgs) ->
     let keys = client.bucket::<Bytes>(bucket)?;
     let read = keys.get(key.bytes()).timeout(global.timeout).await.ok();
     let first = reports.answers.first().map(|(_, report)| report);
-    let mut silent: Vec<String> =
-        reports.silent.iter().chain(&receipts.silent).map(|(node, _)| node.to_string()).collect();
-    silent.sort();
-    silent.dedup();
     let shape = ExplainJson {
         owners: first.map(|report| report.owners.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         plugin: first.and_then(|report| report.plugin).map(|active| active.plugin.to_string()),
@@ -92,7 +89,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &ExplainArgs) ->
         merge_fault: read.and_then(|read| read.merge_fault),
         nodes: reports.answers.iter().map(|(node, report)| of_node(node, report)).collect(),
         receipts: receipts.answers.iter().map(|(node, kept)| of_receipt(node, kept)).collect(),
-        silent,
+        silent: silent_names(reports.silent.iter().chain(&receipts.silent)),
     };
     if out.json {
         return out.json(&shape);

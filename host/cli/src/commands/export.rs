@@ -1,7 +1,7 @@
 //! `conflict export`: the merges of a key in one file, for `plugin replay`.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -12,6 +12,8 @@ use rejoin_proto::catalog::fuel_for;
 use rejoin_proto::client::Sibling;
 
 use crate::args::KeyArgs;
+use crate::commands::nodes::silent_names;
+use crate::commands::object::plugins_sibling;
 use crate::commands::token::now_ms;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
@@ -65,13 +67,10 @@ pub(crate) async fn run(
     }
     let bundle =
         Bundle { bucket: bucket.to_owned(), key: key.bytes().to_vec().into(), made_ms: now_ms(), merges, components };
-    let file = output.unwrap_or_else(|| Path::new(bucket).with_extension("merges"));
+    let usual = format!("{bucket}.{}.merges", files::name_part(key.bytes()));
     // It has values of the key.
-    files::replace(&file, &bundle.to_bytes(), Mode::Private)?;
-    let mut silent: Vec<String> =
-        receipts.silent.iter().chain(&reports.silent).map(|(node, _)| node.to_string()).collect();
-    silent.sort();
-    silent.dedup();
+    let file = files::write_named(output, usual, &bundle.to_bytes(), Mode::Private)?;
+    let silent = silent_names(receipts.silent.iter().chain(&reports.silent));
     if !silent.is_empty() {
         note(format!("{} cannot be asked: what they know of the key is not in the file", silent.join(", ")));
     }
@@ -121,11 +120,7 @@ async fn current(
     let object: Object<Vec<u8>> = keys.get(key.bytes()).siblings().timeout(global.timeout).await?;
     let (Some(active), true) = (report.plugin, object.siblings.len() > 1) else { return Ok(None) };
     let props = client.admin().bucket(bucket).await?.props;
-    let siblings: Vec<Sibling> = object
-        .siblings
-        .iter()
-        .map(|one| Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer })
-        .collect();
+    let siblings: Vec<Sibling> = object.siblings.into_iter().map(plugins_sibling).collect();
     let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
     let outcome = match (&object.value, &object.merge_fault) {
         (Some(value), _) => BundledOutcome::Value {

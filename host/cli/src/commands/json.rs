@@ -8,6 +8,7 @@ use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Status, T
 use rejoin_client::{Object, Written};
 use rejoin_merge::{EncodedBytes, FixtureSibling};
 
+use crate::commands::laws::shown;
 use crate::commands::readiness::NodeState;
 
 /// `get`.
@@ -70,6 +71,51 @@ impl GetOutput {
                 .map(|by| MergedBy { name: by.name.clone(), digest: by.digest.clone() }),
             merge_fault: object.merge_fault.clone(),
             unreachable: object.unreachable.clone(),
+        }
+    }
+}
+
+/// A key, in the line of what else is told of it.
+#[derive(Serialize, Debug)]
+pub(crate) struct KeyJson {
+    /// `None` if it is not UTF-8.
+    key: Option<String>,
+    key_base64: String,
+}
+
+impl KeyJson {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        Self { key: text(key), key_base64: STANDARD.encode(key) }
+    }
+
+    /// For people.
+    pub(crate) fn shown(&self) -> String {
+        self.key.clone().unwrap_or_else(|| format!("base64:{}", self.key_base64))
+    }
+}
+
+/// What a merge has made, or why nothing.
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MadeJson {
+    Value(EncodedBytes),
+    Failure(String),
+}
+
+impl MadeJson {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Value(value) => shown(value),
+            Self::Failure(why) => format!("none: {why}"),
+        }
+    }
+}
+
+impl From<Result<EncodedBytes, String>> for MadeJson {
+    fn from(made: Result<EncodedBytes, String>) -> Self {
+        match made {
+            Ok(value) => Self::Value(value),
+            Err(why) => Self::Failure(why),
         }
     }
 }

@@ -46,3 +46,29 @@ fn a_quorum_is_a_number_or_the_word() {
         json!([2, "quorum"])
     );
 }
+
+#[test]
+fn a_key_and_what_was_made_are_flat() {
+    #[derive(serde::Serialize)]
+    struct Row {
+        #[serde(flatten)]
+        key: KeyJson,
+        #[serde(flatten)]
+        made: MadeJson,
+        fuel: u64,
+    }
+    let row = |key: &[u8], made: Result<EncodedBytes, String>| Row {
+        key: KeyJson::new(key),
+        made: MadeJson::from(made),
+        fuel: 7,
+    };
+    assert_eq!(row(b"\xff", Err(String::new())).key.shown(), "base64:/w==");
+    assert_eq!(
+        serde_json::to_value([row(b"k", Ok(EncodedBytes::of_key(b"v"))), row(b"\xff", Err("so".into()))])
+            .expect("plain data is JSON"),
+        json!([
+            {"key": "k", "key_base64": "aw==", "value": {"shown": "v", "base64": "dg=="}, "fuel": 7},
+            {"key": null, "key_base64": "/w==", "failure": "so", "fuel": 7},
+        ])
+    );
+}

@@ -21,6 +21,7 @@ mod layout_json;
 mod merge_bench;
 pub(crate) mod new;
 pub(crate) mod node;
+mod nodes;
 pub(crate) mod object;
 pub(crate) mod operation;
 pub(crate) mod plugin;

@@ -99,6 +99,11 @@ pub(crate) fn siblings(out: Option<Output>, object: &Object<Vec<u8>>) -> Result<
     Ok(())
 }
 
+/// A sibling as plugins are given it.
+pub(crate) fn plugins_sibling(one: rejoin_client::Sibling<Vec<u8>>) -> rejoin_proto::client::Sibling {
+    rejoin_proto::client::Sibling { value: one.value.into(), stamp_ms: one.stamp_ms, writer: one.writer }
+}
+
 /// Writes a key.
 pub(crate) async fn put(global: &GlobalArgs, out: Output, args: &PutArgs) -> Result<(), Failure> {
     let value = match (&args.literal, &args.value) {

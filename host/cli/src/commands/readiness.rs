@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use rejoin_client::admin::{Admin, Name, PluginDigest, PluginInfo, PluginReadiness, PluginState};
 
-use crate::commands::bucket::names;
 use crate::commands::json::Plugin;
+use crate::commands::nodes::silent_names;
 use crate::failure::{Exit, Failure};
 use crate::output::note;
 use crate::progress::Bar;
@@ -48,7 +48,7 @@ pub(crate) fn states(readiness: &PluginReadiness, digest: &PluginDigest) -> Vec<
         NodeState { node: node.to_string(), state, why }
     });
     let silent = |node: &Name| NodeState { node: node.to_string(), state: UNREACHABLE, why: None };
-    let mut states: Vec<NodeState> = told.chain(readiness.unreachable.iter().map(silent)).collect();
+    let mut states: Vec<NodeState> = told.chain(readiness.silent.iter().map(|(node, _)| silent(node))).collect();
     states.sort_by(|a, b| a.node.cmp(&b.node));
     states
 }
@@ -67,11 +67,13 @@ pub(crate) fn summary(states: &[NodeState]) -> String {
 pub(crate) async fn list(admin: &Admin) -> Result<Vec<Plugin>, Failure> {
     let plugins = admin.plugins().await?;
     let readiness = admin.plugin_readiness(None).await?;
-    let with_nodes = |info: &PluginInfo| {
-        let nodes = info.deleted.is_none().then(|| states(&readiness, &info.digest));
-        Plugin { nodes, ..Plugin::from(info) }
-    };
-    Ok(plugins.iter().map(with_nodes).collect())
+    Ok(plugins.iter().map(|info| with_nodes(&readiness, info)).collect())
+}
+
+/// A plugin, with its state at the nodes unless it is deleted.
+pub(crate) fn with_nodes(readiness: &PluginReadiness, info: &PluginInfo) -> Plugin {
+    let nodes = info.deleted.is_none().then(|| states(readiness, &info.digest));
+    Plugin { nodes, ..Plugin::from(info) }
 }
 
 /// What is to be done about a plugin that a bucket is to get.
@@ -140,10 +142,10 @@ fn conclude(verdict: Verdict, readiness: &PluginReadiness) -> Result<(), Failure
     if let Verdict::Refuse(why) = verdict {
         return Err(Failure::new(Exit::Rejected, why).next(FORCE));
     }
-    if !readiness.unreachable.is_empty() {
+    if !readiness.silent.is_empty() {
         note(format!(
             "{} cannot be reached: what runs there compares the plugin before it merges with it",
-            names(&readiness.unreachable)
+            silent_names(&readiness.silent).join(", ")
         ));
     }
     Ok(())

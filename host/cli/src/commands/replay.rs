@@ -9,6 +9,7 @@ use rejoin_merge::{
     Bundle, BundledMerge, BundledOutcome, CancelToken, Compiler, EncodedBytes, Host, HostConfig, MergeSource,
     ModuleLimits, Plugin, Replayed, digest_of,
 };
+use rejoin_proto::hex::hex;
 use rejoin_wire::utc_text_ms;
 
 use crate::commands::component::rejected;
@@ -33,6 +34,8 @@ struct ReplayJson {
     got: OutcomeJson,
     /// The value now.
     value: Option<EncodedBytes>,
+    /// The fuel that it took before; null if that is not known.
+    expected_fuel: Option<u64>,
     fuel: u64,
     fuel_limit: u64,
 }
@@ -98,10 +101,6 @@ fn load(
     compiled.and_then(|compiled| host.load(&compiled)).map_err(|why| rejected(&why))
 }
 
-fn hex(hash: &[u8]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn expected(merge: &BundledMerge) -> OutcomeJson {
     match &merge.outcome {
         BundledOutcome::Value { hash, .. } => OutcomeJson { hash: Some(hex(hash)), failure: None },
@@ -128,10 +127,11 @@ fn shape(merge: &BundledMerge, again: &Replayed) -> ReplayJson {
         at_ms,
         plugin: merge.plugin.to_string(),
         siblings: merge.siblings.len(),
-        equal: again.is_equal,
+        equal: again.is_equal(),
         expected: expected(merge),
         got: got(again),
         value: again.result.as_ref().ok().map(|value| EncodedBytes::of_key(value)),
+        expected_fuel: merge.fuel_used(),
         fuel: again.used.fuel,
         fuel_limit: merge.limits.fuel,
     }
@@ -156,18 +156,16 @@ fn print(out: Output, merge: &BundledMerge, again: &Replayed) -> Result<(), Fail
     if let Ok(value) = &again.result {
         out.line(format_args!("result      {}", laws::shown(&EncodedBytes::of_key(value))))?;
     }
-    if again.is_equal {
+    if again.is_same_result {
         out.line(format_args!("equal       {}", told(got(again))))?;
     } else {
         out.line(format_args!("{}", out.red(&format!("before      {}", told(expected(merge))))))?;
         out.line(format_args!("{}", out.red(&format!("now         {}", told(got(again))))))?;
     }
     let (fuel, limit) = (again.used.fuel, merge.limits.fuel);
-    match &merge.source {
-        MergeSource::Fold { fuel_used, .. } if *fuel_used != 0 && *fuel_used != fuel => {
-            out.line(out.red(&format!("fuel        {fuel} of {limit}, and {fuel_used} before")))
-        }
-        _ => out.line(format_args!("fuel        {fuel} of {limit}")),
+    match merge.fuel_used().filter(|_| !again.is_same_fuel) {
+        Some(before) => out.line(out.red(&format!("fuel        {fuel} of {limit}, and {before} before"))),
+        None => out.line(format_args!("fuel        {fuel} of {limit}")),
     }
 }
 
@@ -222,6 +220,22 @@ mod tests {
         for (bytes, said) in [(without.to_bytes(), "does not have plugin"), (b"no".to_vec(), "no bundle of merges")] {
             let failure = replay(&bytes).expect_err("it cannot be replayed");
             assert!(failure.exit == Exit::Usage && failure.to_string().contains(said), "{failure}");
+        }
+    }
+
+    #[test]
+    fn other_fuel_is_a_difference() {
+        let value = br#"{"clock":{},"items":{}}"#;
+        let good = BundledOutcome::Value { hash: rejoin_client::admin::output_hash(value), bytes: 23 };
+        let mut bundle = bundle(good, profile());
+        let host = Host::new(HostConfig { instances: 1, ..HostConfig::default() }).expect("a host");
+        let plugin = load(&host, &|_| Compiler::InProcess, &bundle, bundle.merges[0].plugin).expect("a plugin");
+        let again = bundle.merges[0].replay(&host, &plugin, &bundle.key);
+        assert!(again.is_equal() && shape(&bundle.merges[0], &again).expected_fuel.is_none(), "it was remembered");
+        let fuel = again.used.fuel;
+        for (fuel_used, exit) in [(fuel, None), (fuel + 1, Some(Exit::Negative))] {
+            bundle.merges[0].source = MergeSource::Fold { node: "n1".into(), at_ms: 1, fuel_used };
+            assert_eq!(replay(&bundle.to_bytes()).err().map(|failure| failure.exit), exit, "{fuel_used}");
         }
     }
 

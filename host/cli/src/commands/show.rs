@@ -1,9 +1,10 @@
 //! `plugin show`: one plugin, by name, `name@version`, or the beginning of its digest.
 
+use rejoin_client::admin::{Admin, PluginDigest, PluginInfo};
 use rejoin_wire::utc_text_ms;
 
-use crate::commands::json::{Plugin, TranscriptJson};
-use crate::commands::readiness::{self, NodeState};
+use crate::commands::json::TranscriptJson;
+use crate::commands::readiness::{NodeState, with_nodes};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -13,10 +14,12 @@ use crate::output::Output;
 const DIGITS: usize = 4;
 
 pub(crate) async fn run(global: &GlobalArgs, out: Output, named: &str) -> Result<(), Failure> {
-    let plugins = readiness::list(&connect(global).await?.admin()).await?;
+    let admin = connect(global).await?.admin();
+    let plugins = admin.plugins().await?;
     let plugin = chosen(named, &plugins)?;
+    let plugin = with_nodes(&admin.plugin_readiness(None).await?, plugin);
     if out.json {
-        return out.json(plugin);
+        return out.json(&plugin);
     }
     let laws = match &plugin.unchecked {
         Some(by) => format!("not checked: pushed by {by} with --unchecked"),
@@ -55,19 +58,42 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, named: &str) -> Result
 }
 
 /// The one plugin of that name.
-pub(super) fn chosen<'a>(named: &str, plugins: &'a [Plugin]) -> Result<&'a Plugin, Failure> {
-    let is_it = |plugin: &&Plugin| {
+pub(super) fn chosen<'a>(named: &str, plugins: &'a [PluginInfo]) -> Result<&'a PluginInfo, Failure> {
+    let of = |plugin: &'a PluginInfo| Called {
+        name: plugin.name.as_str(),
+        version: &plugin.version,
+        digest: plugin.digest.to_string(),
+    };
+    let all: Vec<Called<'_>> = plugins.iter().map(of).collect();
+    place(named, &all).map(|place| &plugins[place])
+}
+
+/// The digest of the one plugin of that name.
+pub(super) async fn digest(admin: &Admin, named: &str) -> Result<PluginDigest, Failure> {
+    Ok(chosen(named, &admin.plugins().await?)?.digest)
+}
+
+/// What a plugin is called by.
+struct Called<'a> {
+    name: &'a str,
+    version: &'a str,
+    digest: String,
+}
+
+fn place(named: &str, plugins: &[Called<'_>]) -> Result<usize, Failure> {
+    let is_it = |plugin: &Called<'_>| {
         let full = plugin.name == named || format!("{}@{}", plugin.name, plugin.version) == named;
         full || named.len() >= DIGITS && plugin.digest.starts_with(named)
     };
-    let found: Vec<&Plugin> = plugins.iter().filter(is_it).collect();
+    let found: Vec<usize> = (0..plugins.len()).filter(|place| is_it(&plugins[*place])).collect();
     match found.as_slice() {
-        [plugin] => Ok(plugin),
+        [place] => Ok(*place),
         [] => Err(Failure::new(Exit::Negative, format!("there is no plugin {named}"))
             .next("`rejoin plugin list` shows the names and digests")),
         several => {
             let shown: Vec<String> = several
                 .iter()
+                .map(|place| &plugins[*place])
                 .map(|plugin| format!("{}@{} {:.12}", plugin.name, plugin.version, plugin.digest))
                 .collect();
             Err(Failure::usage(format!("{named} is the name of several plugins: {}", shown.join(", ")))
@@ -80,33 +106,19 @@ pub(super) fn chosen<'a>(named: &str, plugins: &'a [Plugin]) -> Result<&'a Plugi
 mod tests {
     use super::*;
 
-    fn plugin(name: &str, version: &str, digest: &str) -> Plugin {
-        Plugin {
-            digest: digest.into(),
-            name: name.into(),
-            version: version.into(),
-            bytes: 1,
-            self_causal: false,
-            quarantined: None,
-            unchecked: None,
-            transcripts: Vec::new(),
-            nodes: None,
-            provenance: None,
-            reap_ms: None,
-            file: None,
-            state: "good".into(),
-        }
+    fn plugin(name: &'static str, version: &'static str, digest: &str) -> Called<'static> {
+        Called { name, version, digest: digest.into() }
     }
 
     #[test]
     fn a_plugin_is_named_by_its_name_its_version_or_the_beginning_of_its_digest() {
         let all = [plugin("cart", "1", "aaaa01"), plugin("cart", "2", "aaaa02"), plugin("top", "1", "bbbb01")];
-        let digest = |named: &str| chosen(named, &all).map(|plugin| plugin.digest.as_str()).map_err(|why| why.exit);
+        let digest = |named: &str| place(named, &all).map(|at| all[at].digest.as_str()).map_err(|why| why.exit);
         assert_eq!(digest("top"), Ok("bbbb01"));
         assert_eq!(digest("cart@2"), Ok("aaaa02"));
         assert_eq!(digest("bbbb"), Ok("bbbb01"));
         assert_eq!(digest("bbb"), Err(Exit::Negative), "too few digits");
         assert_eq!(digest("aaaa0"), Err(Exit::Usage));
-        assert!(chosen("cart", &all).expect_err("two of them").to_string().contains("cart@1 aaaa01, cart@2 aaaa02"));
+        assert!(place("cart", &all).expect_err("two of them").to_string().contains("cart@1 aaaa01, cart@2 aaaa02"));
     }
 }

@@ -1,35 +1,31 @@
 //! `plugin shadow|fetch`: plugins on trial, and their components.
 
-use std::path::PathBuf;
-
 use serde::Serialize;
 
-use rejoin_client::admin::{Admin, PluginDigest, ShadowCounts, TrialReport};
+use rejoin_client::admin::{FromNodes, ShadowCounts, ShadowReport};
 use rejoin_merge::EncodedBytes;
 use rejoin_wire::utc_text_ms;
 
 use crate::commands::bucket::done;
-use crate::commands::json::Plugin;
+use crate::commands::json::{MadeJson, Plugin};
 use crate::commands::laws::shown;
-use crate::commands::show::chosen;
+use crate::commands::nodes::{all_answered, silent_names, tell_silent};
+use crate::commands::show::{chosen, digest};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::trial_args::{FetchArgs, ShadowArgs};
-
-/// The word for no plugin.
-const NONE: &str = "none";
-/// The share of the keys, in percent, unless it is told.
-const ALL: u8 = 100;
+use crate::trial_args::{ALL_KEYS, FetchArgs, NONE, ShadowArgs};
 
 /// `plugin shadow` without a plugin.
 #[derive(Serialize, Debug)]
-struct ShadowReport {
+struct ShadowJson {
     bucket: String,
     nodes: Vec<NodeCounts>,
     samples: Vec<SampleJson>,
+    /// The nodes that could not be asked.
+    silent: Vec<String>,
 }
 
 #[derive(Serialize, Debug)]
@@ -63,33 +59,9 @@ struct SampleJson {
     key: EncodedBytes,
     siblings: Vec<EncodedBytes>,
     active: String,
-    made: ResultJson,
-    shadow: ResultJson,
+    made: MadeJson,
+    shadow: MadeJson,
     at_ms: u64,
-}
-
-/// A value, or why there is none.
-#[derive(Serialize, Debug)]
-#[serde(rename_all = "snake_case")]
-enum ResultJson {
-    Value(EncodedBytes),
-    Failure(String),
-}
-
-impl ResultJson {
-    fn new(result: &Result<impl AsRef<[u8]>, String>) -> Self {
-        match result {
-            Ok(value) => Self::Value(EncodedBytes::of_key(value.as_ref())),
-            Err(why) => Self::Failure(why.clone()),
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Value(value) => shown(value),
-            Self::Failure(why) => format!("none: {why}"),
-        }
-    }
 }
 
 pub(crate) async fn shadow(global: &GlobalArgs, out: Output, args: &ShadowArgs) -> Result<(), Failure> {
@@ -100,6 +72,7 @@ pub(crate) async fn shadow(global: &GlobalArgs, out: Output, args: &ShadowArgs) 
             true => admin.shadow_counts(bucket).await?,
             false => admin.shadow_reports(bucket).await?,
         };
+        tell_silent(&reports.silent);
         return report(out, bucket, &reports);
     };
     if named == NONE {
@@ -108,7 +81,7 @@ pub(crate) async fn shadow(global: &GlobalArgs, out: Output, args: &ShadowArgs) 
         note(format!("bucket {bucket} has no shadow"));
         return Ok(());
     }
-    let (plugin, percent) = (digest(&admin, named).await?, args.share.unwrap_or(ALL));
+    let (plugin, percent) = (digest(&admin, named).await?, args.share.unwrap_or(ALL_KEYS));
     let after = admin.shadow_plugin(bucket, Some((plugin, percent))).await?;
     done(out, &after, "changed")?;
     note(format!(
@@ -118,18 +91,23 @@ pub(crate) async fn shadow(global: &GlobalArgs, out: Output, args: &ShadowArgs) 
 }
 
 /// Shows what the nodes have counted, and their samples.
-fn report(out: Output, bucket: &str, reports: &[TrialReport]) -> Result<(), Failure> {
-    let counted = |report: &TrialReport| NodeCounts {
+fn report(out: Output, bucket: &str, reports: &FromNodes<Vec<ShadowReport>>) -> Result<(), Failure> {
+    let counted = |report: &ShadowReport| NodeCounts {
         node: report.node.to_string(),
         plugin: report.shadow.map(|plugin| plugin.to_string()),
         counts: report.counts.into(),
     };
-    let samples: Vec<SampleJson> = reports.iter().flat_map(samples).collect();
-    let shape = ShadowReport { bucket: bucket.to_owned(), nodes: reports.iter().map(counted).collect(), samples };
+    let shape = ShadowJson {
+        bucket: bucket.to_owned(),
+        nodes: reports.answers.iter().map(counted).collect(),
+        samples: reports.answers.iter().flat_map(samples).collect(),
+        silent: silent_names(&reports.silent),
+    };
     if out.json {
         return out.json(&shape);
     }
     if shape.nodes.iter().all(|node| node.plugin.is_none()) {
+        all_answered(&reports.silent)?;
         note(format!("bucket {bucket} has no shadow: `rejoin plugin shadow {bucket} PLUGIN` begins one"));
         return Ok(());
     }
@@ -149,33 +127,32 @@ fn report(out: Output, bucket: &str, reports: &[TrialReport]) -> Result<(), Fail
     Ok(())
 }
 
-fn samples(report: &TrialReport) -> Vec<SampleJson> {
+fn samples(report: &ShadowReport) -> Vec<SampleJson> {
     let of = |sample: &rejoin_client::admin::ShadowSample| SampleJson {
         node: report.node.to_string(),
         key: EncodedBytes::of_key(&sample.key),
         siblings: sample.siblings.iter().map(|sibling| EncodedBytes::of_key(&sibling.value)).collect(),
         active: sample.active.to_string(),
-        made: ResultJson::new(&sample.made),
-        shadow: ResultJson::new(&sample.shadow),
+        made: made(&sample.made),
+        shadow: made(&sample.shadow),
         at_ms: sample.at_ms,
     };
     report.samples.iter().map(of).collect()
 }
 
+fn made(result: &Result<impl AsRef<[u8]>, String>) -> MadeJson {
+    result.as_ref().map(|value| EncodedBytes::of_key(value.as_ref())).map_err(Clone::clone).into()
+}
+
 /// Stores the component of a plugin in a file.
 pub(crate) async fn fetch(global: &GlobalArgs, out: Output, args: &FetchArgs) -> Result<(), Failure> {
     let admin = connect(global).await?.admin();
-    let plugins: Vec<Plugin> = admin.plugins().await?.iter().map(Plugin::from).collect();
+    let plugins = admin.plugins().await?;
     let plugin = chosen(&args.plugin, &plugins)?;
-    let component = admin.fetch_plugin(plugin.digest.parse().map_err(Failure::usage)?).await?;
-    let file = args.output.clone().unwrap_or_else(|| PathBuf::from(&plugin.name).with_extension("wasm"));
-    files::replace(&file, &component, Mode::Public)?;
+    let component = admin.fetch_plugin(plugin.digest).await?;
+    // The version is the plugin's own word, and may be anything.
+    let usual = format!("{}@{}.wasm", plugin.name, files::name_part(plugin.version.as_bytes()));
+    let file = files::write_named(args.output.clone(), usual, &component, Mode::Public)?;
     note(format!("{} {}, {} bytes, in {}", plugin.name, plugin.version, component.len(), file.display()));
-    if out.json { out.json(plugin) } else { out.line(&plugin.digest) }
-}
-
-/// The digest of the one plugin of that name.
-pub(super) async fn digest(admin: &Admin, named: &str) -> Result<PluginDigest, Failure> {
-    let plugins: Vec<Plugin> = admin.plugins().await?.iter().map(Plugin::from).collect();
-    chosen(named, &plugins)?.digest.parse().map_err(Failure::usage)
+    if out.json { out.json(&Plugin::from(plugin)) } else { out.line(plugin.digest) }
 }

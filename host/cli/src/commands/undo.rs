@@ -7,11 +7,12 @@ use serde::Serialize;
 use rejoin_client::ErrorKind;
 use rejoin_client::admin::{Entry, KeptReceipt, Name, ReceiptFilter};
 
-use crate::commands::json::text;
+use crate::commands::json::KeyJson;
+use crate::commands::nodes::{all_answered, tell_silent};
+use crate::commands::show::digest;
 use crate::commands::token::now_ms;
-use crate::commands::trial::digest;
 use crate::connect::connect;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::fold_args::UndoArgs;
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
@@ -19,8 +20,8 @@ use crate::output::{Output, note};
 /// One fold, and what became of it.
 #[derive(Serialize, Debug)]
 struct UndoneJson {
-    /// Null if it is not UTF-8.
-    key: Option<String>,
+    #[serde(flatten)]
+    key: KeyJson,
     /// When it was folded, in milliseconds since 1970.
     at_ms: u64,
     /// How many values take the place of the folded one.
@@ -40,15 +41,13 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &UndoArgs) -> Re
     }
     let ago_ms = args.since.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
     let filter = ReceiptFilter {
-        key: args.key.as_ref().map(|key| key.as_bytes().to_vec()),
+        key: args.key().map(<[u8]>::to_vec),
         plugin: Some(plugin),
         since_ms: ago_ms.map_or(0, |ago_ms| now_ms().saturating_sub(ago_ms)),
         undo: true,
     };
     let found = admin.receipts(bucket, filter).await?;
-    for (node, why) in &found.silent {
-        note(format!("{node} cannot be asked, and may have receipts of other folds: {why}"));
-    }
+    tell_silent(&found.silent);
     for node in &found.lost {
         note(format!("{node} has lost a part of its disk: receipts of other folds may be gone with it"));
     }
@@ -78,10 +77,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &UndoArgs) -> Re
         true => format!("{} folds would be undone, {} skipped", count("would be undone"), count("skipped")),
         false => format!("{} folds undone, {} skipped, {} failed", count("undone"), count("skipped"), count("failed")),
     });
-    match (failed, found.silent.is_empty()) {
-        (Some(failure), _) => Err(failure.next("run it again: what is undone already is skipped")),
-        (None, false) => Err(Failure::new(Exit::Retry, "not every node could be asked").next("run it again later")),
-        (None, true) => Ok(()),
+    match failed {
+        Some(failure) => Err(failure.next("run it again: what is undone already is skipped")),
+        None => all_answered(&found.silent),
     }
 }
 
@@ -145,7 +143,7 @@ fn expand(of_key: &[&KeptReceipt], inputs: &[Entry], used: &mut BTreeSet<usize>,
 }
 
 fn undone(kept: &KeptReceipt, inputs: usize, (outcome, why): (&'static str, Option<String>)) -> UndoneJson {
-    UndoneJson { key: text(&kept.receipt.object.key), at_ms: kept.receipt.at_ms, inputs, outcome, why }
+    UndoneJson { key: KeyJson::new(&kept.receipt.object.key), at_ms: kept.receipt.at_ms, inputs, outcome, why }
 }
 
 fn print(out: Output, done: &[UndoneJson]) -> Result<(), Failure> {
@@ -153,9 +151,8 @@ fn print(out: Output, done: &[UndoneJson]) -> Result<(), Failure> {
         return out.json(&done);
     }
     let row = |of: &UndoneJson| {
-        let key = of.key.clone().unwrap_or_else(|| "(no UTF-8)".to_owned());
         let why = of.why.clone().unwrap_or_default();
-        vec![key, of.inputs.to_string(), rejoin_wire::utc_text_ms(of.at_ms), of.outcome.to_owned(), why]
+        vec![of.key.shown(), of.inputs.to_string(), rejoin_wire::utc_text_ms(of.at_ms), of.outcome.to_owned(), why]
     };
     if done.is_empty() {
         Ok(())

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use rejoin_client::admin::LawViolation;
 use rejoin_merge::{Fixture, FoundCase, Sibling};
 use rejoin_wire::utc_text_ms;
 
-use crate::commands::json::text;
+use crate::commands::json::KeyJson;
+use crate::commands::nodes::{all_answered, tell_silent};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
@@ -20,9 +19,8 @@ use crate::output::{Output, note};
 /// A violation as `--json` prints it. The file of `--output` has the siblings.
 #[derive(Serialize, Debug)]
 struct Violation {
-    /// Null if it is not UTF-8.
-    key: Option<String>,
-    key_base64: String,
+    #[serde(flatten)]
+    key: KeyJson,
     plugin: String,
     law: String,
     equation: String,
@@ -35,8 +33,7 @@ struct Violation {
 impl From<&LawViolation> for Violation {
     fn from(found: &LawViolation) -> Self {
         Self {
-            key: text(&found.key),
-            key_base64: STANDARD.encode(&found.key),
+            key: KeyJson::new(&found.key),
             plugin: found.plugin.to_string(),
             law: found.law.clone(),
             equation: found.equation.clone(),
@@ -49,22 +46,28 @@ impl From<&LawViolation> for Violation {
 
 impl Violation {
     fn row(self) -> Vec<String> {
-        let key = self.key.unwrap_or_else(|| format!("base64:{}", self.key_base64));
         let siblings = if self.siblings == 0 { "too large".to_owned() } else { self.siblings.to_string() };
         let plugin = self.plugin.get(..12).unwrap_or_default().to_owned();
         let sure = if self.confirmed { "yes" } else { "no" };
-        vec![key, self.law, siblings, sure.to_owned(), utc_text_ms(self.at_ms), plugin, self.equation]
+        vec![self.key.shown(), self.law, siblings, sure.to_owned(), utc_text_ms(self.at_ms), plugin, self.equation]
     }
 }
 
 pub(crate) async fn run(global: &GlobalArgs, out: Output, bucket: &str, output: Option<&Path>) -> Result<(), Failure> {
     let found = connect(global).await?.admin().law_violations(bucket).await?;
+    tell_silent(&found.silent);
     if let Some(file) = output {
-        write(file, bucket, &found)?;
+        write(file, bucket, &found.answers)?;
     }
-    let rows: Vec<Violation> = found.iter().map(Violation::from).collect();
+    let rows: Vec<Violation> = found.answers.iter().map(Violation::from).collect();
     if out.json {
-        return out.json(&rows);
+        out.json(&rows)?;
+    }
+    if rows.is_empty() {
+        all_answered(&found.silent)?;
+    }
+    if out.json {
+        return Ok(());
     }
     if rows.is_empty() {
         note(format!("no merge of bucket {bucket} that was checked again has broken a law"));
@@ -91,16 +94,11 @@ fn write(file: &Path, bucket: &str, found: &[LawViolation]) -> Result<(), Failur
 }
 
 fn case(found: &LawViolation) -> FoundCase {
-    let sibling = |one: &rejoin_proto::client::Sibling| Sibling {
-        value: one.value.clone(),
-        stamp_ms: one.stamp_ms,
-        writer: one.writer,
-    };
     FoundCase {
         law: found.law.clone(),
         equation: found.equation.clone(),
         key: found.key.to_vec(),
-        siblings: found.siblings.iter().map(sibling).collect(),
+        siblings: found.siblings.iter().map(Sibling::from).collect(),
     }
 }
 

@@ -8,7 +8,7 @@ use rejoin_proto::PluginDigest;
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::conflict::{ConflictNote, LawViolation};
 
-use super::{Admin, admin_name};
+use super::{Admin, FromNodes, admin_name};
 #[cfg(doc)]
 use crate::ErrorKind;
 use crate::Result;
@@ -56,13 +56,13 @@ impl From<ConflictNote> for Conflict {
 }
 
 impl Admin {
-    /// The keys of a bucket whose merge has failed at a node that can be reached, in their order. Each node remembers
+    /// The keys of a bucket whose merge has failed at a node that has answered, in their order. Each node remembers
     /// the last 256, since its start, until a merge of the key succeeds there. A key that a client has resolved since
     /// may still be among them: read it.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// for conflict in client.admin().conflicts("cart").await? {
+    /// for conflict in client.admin().conflicts("cart").await?.answers {
     ///     println!("{:?}: {}", conflict.key, conflict.why);
     /// }
     /// # Ok(()) }
@@ -71,27 +71,29 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::NotFound`] without such a bucket, [`ErrorKind::Config`] for a malformed name; else as
     /// [`Admin::status`].
-    pub async fn conflicts(&self, bucket: &str) -> Result<Vec<Conflict>> {
+    pub async fn conflicts(&self, bucket: &str) -> Result<FromNodes<Vec<Conflict>>> {
         let request = RequestBody::Admin(AdminRequest::Conflicts { bucket: admin_name(bucket)? });
-        let mut conflicts: BTreeMap<Bytes, Conflict> = BTreeMap::new();
-        for reply in self.engine.every(&request, self.timeout).await? {
-            let Reply::Conflicts(notes) = reply else { return Err(unexpected("the node")) };
-            for note in notes {
-                match conflicts.get_mut(&note.key) {
-                    Some(known) => known.add(note),
-                    None => drop(conflicts.insert(note.key.clone(), note.into())),
+        self.engine.every(&request, self.timeout).await?.try_with(|replies| {
+            let mut conflicts: BTreeMap<Bytes, Conflict> = BTreeMap::new();
+            for (node, reply) in replies {
+                let Reply::Conflicts(notes) = reply else { return Err(unexpected(node.as_str())) };
+                for note in notes {
+                    match conflicts.get_mut(&note.key) {
+                        Some(known) => known.add(note),
+                        None => drop(conflicts.insert(note.key.clone(), note.into())),
+                    }
                 }
             }
-        }
-        Ok(conflicts.into_values().collect())
+            Ok(conflicts.into_values().collect())
+        })
     }
 
-    /// The merges of a bucket that were found to break a law, the earliest first. Each node that can be reached tells
-    /// the last few that it has found since its start.
+    /// The merges of a bucket that were found to break a law, the earliest first. Each node that has answered tells the
+    /// last few that it has found since its start.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// for violation in client.admin().law_violations("cart").await? {
+    /// for violation in client.admin().law_violations("cart").await?.answers {
     ///     println!("{:?}: {} does not hold", violation.key, violation.equation);
     /// }
     /// # Ok(()) }
@@ -99,14 +101,16 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Admin::conflicts`].
-    pub async fn law_violations(&self, bucket: &str) -> Result<Vec<LawViolation>> {
+    pub async fn law_violations(&self, bucket: &str) -> Result<FromNodes<Vec<LawViolation>>> {
         let request = RequestBody::Admin(AdminRequest::LawViolations { bucket: admin_name(bucket)? });
-        let mut violations = Vec::new();
-        for reply in self.engine.every(&request, self.timeout).await? {
-            let Reply::Violations(found) = reply else { return Err(unexpected("the node")) };
-            violations.extend(found);
-        }
-        violations.sort_by_key(|violation| violation.at_ms);
-        Ok(violations)
+        self.engine.every(&request, self.timeout).await?.try_with(|replies| {
+            let mut violations = Vec::new();
+            for (node, reply) in replies {
+                let Reply::Violations(found) = reply else { return Err(unexpected(node.as_str())) };
+                violations.extend(found);
+            }
+            violations.sort_by_key(|violation| violation.at_ms);
+            Ok(violations)
+        })
     }
 }

@@ -102,7 +102,7 @@ impl Admin {
     pub async fn usage(&self) -> Result<Usage> {
         let request = RequestBody::Admin(AdminRequest::Usage);
         let mut usage = Usage::default();
-        for reply in self.engine.every(&request, self.timeout).await? {
+        for (_, reply) in self.engine.every(&request, self.timeout).await?.answers {
             let Reply::Usage(of) = reply else { return Err(unexpected("the node")) };
             usage.add(of);
         }

@@ -1,27 +1,18 @@
 //! Whether the nodes can run a plugin.
 
-use std::collections::BTreeSet;
-
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 use rejoin_proto::{Name, PluginDigest};
 
-use super::Admin;
+use super::{Admin, FromNodes};
 #[cfg(doc)]
 use crate::ErrorKind;
 use crate::Result;
 use crate::engine::unexpected;
 
-/// Which nodes can run which plugins.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct PluginReadiness {
-    /// The nodes that have answered, by name.
-    pub nodes: Vec<NodePlugins>,
-    /// The nodes that were asked in vain, by name. They compile a plugin, and compare what they compute with it, before
-    /// they merge with it.
-    pub unreachable: Vec<Name>,
-}
+/// Which nodes can run which plugins. A node that was asked in vain compiles a plugin, and compares what it computes
+/// with it, before it merges with it.
+pub type PluginReadiness = FromNodes<Vec<NodePlugins>>;
 
 impl PluginReadiness {
     /// What each node that has answered says of a plugin.
@@ -34,7 +25,7 @@ impl PluginReadiness {
     /// # Ok(()) }
     /// ```
     pub fn of<'a>(&'a self, digest: &'a PluginDigest) -> impl Iterator<Item = (&'a Name, &'a PluginState)> {
-        self.nodes.iter().map(move |node| {
+        self.answers.iter().map(move |node| {
             let known = node.plugins.iter().find(|(of, _)| of == digest);
             // A node that does not know of the plugin does not have it.
             (&node.node, known.map_or(&PluginState::Missing, |(_, state)| state))
@@ -51,7 +42,7 @@ impl Admin {
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
     /// let readiness = client.admin().plugin_readiness(None).await?;
-    /// println!("{} nodes have answered, {:?} have not", readiness.nodes.len(), readiness.unreachable);
+    /// println!("{} nodes have answered, {:?} have not", readiness.answers.len(), readiness.silent);
     /// # Ok(()) }
     /// ```
     ///
@@ -59,15 +50,10 @@ impl Admin {
     /// [`ErrorKind::Denied`] for a token that may not list plugins; else as [`Admin::status`], if no node answers.
     pub async fn plugin_readiness(&self, digest: Option<PluginDigest>) -> Result<PluginReadiness> {
         let request = RequestBody::Admin(AdminRequest::PluginStates { digest });
-        let asked: BTreeSet<Name> = self.engine.targets().into_iter().map(|target| target.name).collect();
-        let mut nodes = Vec::new();
-        for reply in self.engine.every(&request, self.timeout).await? {
-            let Reply::PluginStates(node) = reply else { return Err(unexpected("the node")) };
-            nodes.push(node);
-        }
-        nodes.sort_by(|a, b| a.node.cmp(&b.node));
-        let is_silent = |name: &Name| !nodes.iter().any(|node| node.node == *name);
-        let unreachable = asked.into_iter().filter(is_silent).collect();
-        Ok(PluginReadiness { nodes, unreachable })
+        let states = |(node, reply): (Name, Reply)| match reply {
+            Reply::PluginStates(states) => Ok(states),
+            _ => Err(unexpected(node.as_str())),
+        };
+        self.engine.every(&request, self.timeout).await?.try_with(|replies| replies.into_iter().map(states).collect())
     }
 }

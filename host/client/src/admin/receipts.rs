@@ -1,16 +1,21 @@
 //! Folds: their receipts, what nodes know of a key, and the way back.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::receipt::{FoldReceipt, KeptReceipt, KeyReport, ReceiptQuery, Restoration, Restored};
 use rejoin_proto::{Content, Entry, Name, PluginDigest, codec};
+use rejoin_wire::Class;
 
-use super::{Admin, admin_name};
+use super::{Admin, FromNodes, admin_name};
 #[cfg(doc)]
 use crate::ErrorKind;
-use crate::engine::unexpected;
+use crate::engine::{Engine, unexpected};
 use crate::key::check_key;
+use crate::routing::Target;
 use crate::write::{HasBasis, Write, Written};
 use crate::{Context, Result};
 
@@ -27,21 +32,9 @@ pub struct ReceiptFilter {
     pub undo: bool,
 }
 
-/// What the nodes have answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct FromNodes<T> {
-    /// The answers, each with the node that gave it.
-    pub answers: Vec<(Name, T)>,
-    /// The nodes that gave none, each with why.
-    pub silent: Vec<(Name, String)>,
-    /// The nodes that have lost a part of their disk which may have had others.
-    pub lost: Vec<Name>,
-}
-
 impl Admin {
-    /// The receipts of folds that the nodes keep of a bucket. The node that has folded keeps the receipt, for the time
-    /// that the bucket says.
+    /// The receipts of folds that the nodes keep of a bucket, each with its node, by the names of the nodes. The node
+    /// that has folded keeps the receipt, for the time that the bucket says.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::ReceiptFilter;
@@ -55,44 +48,17 @@ impl Admin {
     ///
     /// # Errors
     /// No node answers: then the error of one of them. [`ErrorKind::NotFound`] without such a bucket.
-    pub async fn receipts(&self, bucket: &str, filter: ReceiptFilter) -> Result<FromNodes<KeptReceipt>> {
-        let bucket = admin_name(bucket)?;
+    pub async fn receipts(&self, bucket: &str, filter: ReceiptFilter) -> Result<FromNodes<Vec<(Name, KeptReceipt)>>> {
         let ReceiptFilter { key, plugin, since_ms, undo } = filter;
-        let key: Option<Bytes> = key.map(Bytes::from);
-        let (mut answers, mut silent, mut failed) = (Vec::new(), Vec::new(), None);
-        let mut lost: Vec<Name> = Vec::new();
-        let targets = self.engine.targets();
-        let all = targets.len();
-        for target in targets {
-            let mut from = None;
-            loop {
-                let (bucket, key) = (bucket.clone(), key.clone());
-                let query = ReceiptQuery { bucket, key, plugin, since_ms, from, undo };
-                let request = RequestBody::Admin(AdminRequest::Receipts(Box::new(query)));
-                match self.engine.at(&target, &request, self.timeout).await {
-                    Ok(Reply::Receipts(page)) => {
-                        if page.lost && lost.last() != Some(&page.node) {
-                            lost.push(page.node.clone());
-                        }
-                        answers.extend(page.receipts.into_iter().map(|kept| (page.node.clone(), kept)));
-                        from = page.next;
-                    }
-                    Ok(_) => return Err(unexpected("the node")),
-                    Err(error) => {
-                        silent.push((target.name.clone(), error.to_string()));
-                        failed = Some(error);
-                        break;
-                    }
-                }
-                if from.is_none() {
-                    break;
-                }
-            }
-        }
-        match failed {
-            Some(error) if silent.len() == all => Err(error),
-            _ => Ok(FromNodes { answers, silent, lost }),
-        }
+        let (bucket, key) = (admin_name(bucket)?, key.map(Bytes::from));
+        let (first, timeout) = (ReceiptQuery { bucket, key, plugin, since_ms, from: None, undo }, self.timeout);
+        let found = self.engine.each(|engine, target| all_pages(engine, target, first.clone(), timeout)).await?;
+        let has_lost = |(node, of_node): &(Name, OfNode)| of_node.lost.then(|| node.clone());
+        let lost = found.answers.iter().filter_map(has_lost).collect();
+        let with_node =
+            |(node, of_node): (Name, OfNode)| of_node.receipts.into_iter().map(move |kept| (node.clone(), kept));
+        let found = found.with(|of_nodes| of_nodes.into_iter().flat_map(with_node).collect());
+        Ok(FromNodes { lost, ..found })
     }
 
     /// Puts all inputs of a fold in the place of the folded value, each as a write of its own. What was written beside
@@ -129,7 +95,8 @@ impl Admin {
         Write::<HasBasis>::undo(engine, admin_name(bucket)?, (key, content), &context).timeout(self.timeout).await
     }
 
-    /// What each node knows of a key: its own copy, which plugin merges, and merges that have failed there.
+    /// What each node knows of a key, by the nodes' names: its own copy, which plugin merges, and merges that have
+    /// failed there.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -141,24 +108,39 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Admin::receipts`].
-    pub async fn explain(&self, bucket: &str, key: &[u8]) -> Result<FromNodes<KeyReport>> {
+    pub async fn explain(&self, bucket: &str, key: &[u8]) -> Result<FromNodes<Vec<(Name, KeyReport)>>> {
         check_key(key)?;
         let request = AdminRequest::KeyShow { bucket: admin_name(bucket)?, key: key.to_vec().into() };
         let request = RequestBody::Admin(request);
-        let (mut answers, mut silent, mut failed) = (Vec::new(), Vec::new(), None);
-        for target in self.engine.targets() {
-            match self.engine.at(&target, &request, self.timeout).await {
-                Ok(Reply::Key(report)) => answers.push((report.node.clone(), *report)),
-                Ok(_) => return Err(unexpected("the node")),
-                Err(error) => {
-                    silent.push((target.name.clone(), error.to_string()));
-                    failed = Some(error);
-                }
-            }
-        }
-        match failed {
-            Some(error) if answers.is_empty() => Err(error),
-            _ => Ok(FromNodes { answers, silent, lost: Vec::new() }),
+        let report = |(node, reply): (Name, Reply)| match reply {
+            Reply::Key(report) => Ok((node, *report)),
+            _ => Err(unexpected(node.as_str())),
+        };
+        self.engine.every(&request, self.timeout).await?.try_with(|replies| replies.into_iter().map(report).collect())
+    }
+}
+
+/// What one node has said of receipts.
+#[derive(Default)]
+struct OfNode {
+    receipts: Vec<KeptReceipt>,
+    /// Whether it has lost a part of its disk that may have had others.
+    lost: bool,
+}
+
+/// All receipts of one node, page by page.
+async fn all_pages(engine: Arc<Engine>, target: Target, mut query: ReceiptQuery, timeout: Duration) -> Result<OfNode> {
+    let mut found = OfNode::default();
+    loop {
+        let request = RequestBody::Admin(AdminRequest::Receipts(Box::new(query.clone())));
+        let Reply::Receipts(page) = engine.at(&target, (Class::Request, &request), timeout).await? else {
+            return Err(unexpected(target.name.as_str()));
+        };
+        found.receipts.extend(page.receipts);
+        found.lost |= page.lost;
+        query.from = page.next;
+        if query.from.is_none() {
+            return Ok(found);
         }
     }
 }

@@ -31,7 +31,7 @@ impl Admin {
     pub async fn tokens(&self) -> Result<Vec<TokenStatus>> {
         let request = RequestBody::Admin(AdminRequest::List(RecordKind::Token));
         let mut tokens: BTreeMap<Name, TokenStatus> = BTreeMap::new();
-        for reply in self.engine.every(&request, self.timeout).await? {
+        for (_, reply) in self.engine.every(&request, self.timeout).await?.answers {
             let Reply::Tokens(seen) = reply else { return Err(unexpected("the node")) };
             for token in seen {
                 let known = tokens.entry(token.name.clone()).or_insert_with(|| token.clone());

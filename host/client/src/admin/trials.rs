@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use rejoin_proto::PluginDigest;
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
-use rejoin_proto::trial::{Canary, MAX_CANARY_PERCENT, Shadow, TrialReport};
+use rejoin_proto::trial::{Canary, MAX_CANARY_PERCENT, Shadow, ShadowReport};
+use rejoin_proto::{Name, PluginDigest};
 use rejoin_wire::Class;
 
-use super::{Admin, BucketInfo, activation, admin_name};
+use super::{Admin, BucketInfo, FromNodes, activation, admin_name};
 use crate::engine::unexpected;
 use crate::{Error, ErrorKind, Result};
 
@@ -81,20 +81,19 @@ impl Admin {
         self.set_bucket(bucket, info.version, info.props).await
     }
 
-    /// What each node that can be reached has counted of a bucket's shadow since the node's start, without samples and
-    /// keys.
+    /// What each node has counted of a bucket's shadow since the node's start, without samples and keys, by name.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
     /// let reports = client.admin().shadow_counts("cart").await?;
-    /// let different: u64 = reports.iter().map(|report| report.counts.different).sum();
+    /// let different: u64 = reports.answers.iter().map(|report| report.counts.different).sum();
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] without such a bucket; else as [`Admin::status`].
-    pub async fn shadow_counts(&self, bucket: &str) -> Result<Vec<TrialReport>> {
-        self.trial(bucket, false).await
+    pub async fn shadow_counts(&self, bucket: &str) -> Result<FromNodes<Vec<ShadowReport>>> {
+        self.shadow(bucket, false).await
     }
 
     /// As [`Admin::shadow_counts`], with the last merges whose results were not the same, and the keys of which
@@ -102,7 +101,8 @@ impl Admin {
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// for sample in client.admin().shadow_reports("cart").await?.iter().flat_map(|report| &report.samples) {
+    /// let reports = client.admin().shadow_reports("cart").await?;
+    /// for sample in reports.answers.iter().flat_map(|report| &report.samples) {
     ///     println!("{:?}: {:?}, not {:?}", sample.key, sample.shadow, sample.made);
     /// }
     /// # Ok(()) }
@@ -110,22 +110,20 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Admin::shadow_counts`].
-    pub async fn shadow_reports(&self, bucket: &str) -> Result<Vec<TrialReport>> {
-        self.trial(bucket, true).await
+    pub async fn shadow_reports(&self, bucket: &str) -> Result<FromNodes<Vec<ShadowReport>>> {
+        self.shadow(bucket, true).await
     }
 
-    async fn trial(&self, bucket: &str, samples: bool) -> Result<Vec<TrialReport>> {
-        let request = RequestBody::Admin(AdminRequest::Trial { bucket: admin_name(bucket)?, samples });
-        let mut reports = Vec::new();
-        for reply in self.engine.every(&request, self.timeout).await? {
-            let Reply::Trial(report) = reply else { return Err(unexpected("the node")) };
-            reports.push(*report);
-        }
-        reports.sort_by(|a, b| a.node.cmp(&b.node));
-        Ok(reports)
+    async fn shadow(&self, bucket: &str, samples: bool) -> Result<FromNodes<Vec<ShadowReport>>> {
+        let request = RequestBody::Admin(AdminRequest::ShadowReport { bucket: admin_name(bucket)?, samples });
+        let report = |(node, reply): (Name, Reply)| match reply {
+            Reply::ShadowReport(report) => Ok(*report),
+            _ => Err(unexpected(node.as_str())),
+        };
+        self.engine.every(&request, self.timeout).await?.try_with(|replies| replies.into_iter().map(report).collect())
     }
 
-    /// The component of a plugin that was pushed.
+    /// The component of a plugin that was pushed, from the first node that has it.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -138,14 +136,33 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such plugin, or if the node that answers does not have it; else as
-    /// [`Admin::status`].
+    /// [`ErrorKind::NotFound`] if there is no such plugin, or no node has it; else as [`Admin::status`].
     pub async fn fetch_plugin(&self, digest: PluginDigest) -> Result<Bytes> {
         let request = RequestBody::Admin(AdminRequest::PluginFetch { digest });
-        match self.engine.once(Class::Bulk, request, self.timeout).await? {
-            Reply::Module(component) => Ok(component),
-            _ => Err(unexpected("the node")),
+        let first = self.engine.once(Class::Bulk, request.clone(), self.timeout).await;
+        let missing = match first.and_then(component) {
+            Err(error) if error.kind() == ErrorKind::NotFound => error,
+            fetched => return fetched,
+        };
+        // That node does not have it, or has not heard of it yet. One after the other: an answer may be large.
+        let mut failed = None;
+        for target in self.engine.targets() {
+            let answered = self.engine.at(&target, (Class::Bulk, &request), self.timeout).await;
+            match answered.and_then(component) {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => failed = Some(error),
+            }
         }
+        // A node that could not be asked may have it.
+        Err(failed.unwrap_or(missing))
+    }
+}
+
+fn component(reply: Reply) -> Result<Bytes> {
+    match reply {
+        Reply::Module(component) => Ok(component),
+        _ => Err(unexpected("the node")),
     }
 }
 

@@ -1,15 +1,23 @@
 //! The operator's interface.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{BucketProps, Grant, LawState, NodePlugins, PluginState, Scope};
+use rejoin_client::admin::{BucketProps, FromNodes, Grant, LawState, NodePlugins, PluginState, ReceiptFilter, Scope};
 use rejoin_proto::catalog::{PluginRecord, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
-use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
+use rejoin_proto::conflict::ConflictNote;
+use rejoin_proto::receipt::{CopyReport, KeyReport, ReceiptPage};
+use rejoin_proto::trial::{ShadowCounts, ShadowReport};
+use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, ProfileId, TenantId, VersionVector};
 use rejoin_wire::Class;
 
 use crate::fake::{Cluster, React, refused, tenant};
+
+fn silent<T>(found: &FromNodes<T>) -> Vec<&str> {
+    found.silent.iter().map(|(node, _)| node.as_str()).collect()
+}
 
 fn bucket(name: &str) -> Record {
     let name = Name::new(name).unwrap();
@@ -124,14 +132,95 @@ async fn every_node_is_asked_whether_it_can_run_a_plugin_and_the_silent_ones_are
         let node = Name::new(node).unwrap();
         React::Say(Reply::PluginStates(NodePlugins { node, plugins: vec![(digest, state)] }))
     };
+    cluster.silence("n3");
     // Whichever node answers with which of them: the replies name their nodes.
-    cluster.react([says("n2", PluginState::Ready), React::Silence, says("n1", PluginState::Differs("so".into()))]);
+    cluster.react([says("n2", PluginState::Ready), says("n1", PluginState::Differs("so".into()))]);
     let readiness = admin.plugin_readiness(Some(digest)).await.unwrap();
-    let of = |digest| readiness.of(digest).map(|(node, state)| (node.to_string(), state.clone())).collect::<Vec<_>>();
+    let of = |digest| readiness.of(digest).map(|(node, state)| (node.to_string(), state.clone())).collect();
     let differs = PluginState::Differs("so".into());
-    assert_eq!(of(&digest), [("n1".to_owned(), differs), ("n2".to_owned(), PluginState::Ready)]);
-    assert!(of(&other).iter().all(|(_, state)| *state == PluginState::Missing));
-    assert_eq!(readiness.unreachable.iter().map(Name::as_str).collect::<Vec<_>>(), ["n3"]);
+    let states: BTreeMap<String, PluginState> = of(&digest);
+    assert_eq!(states, BTreeMap::from([("n1".to_owned(), differs), ("n2".to_owned(), PluginState::Ready)]));
+    assert!(of(&other).values().all(|state| *state == PluginState::Missing));
+    assert_eq!(silent(&readiness), ["n3"]);
     let sent = cluster.seen().pop().unwrap().request.body;
     assert_eq!(sent, RequestBody::Admin(AdminRequest::PluginStates { digest: Some(digest) }));
+}
+
+#[tokio::test]
+async fn what_nodes_say_together_names_those_that_were_silent() {
+    let cluster = Cluster::start(3).await;
+    let admin = cluster.client().await.admin().timeout(Duration::from_secs(1));
+    cluster.silence("n2");
+    let note = |times| ConflictNote {
+        key: "k".into(),
+        plugin: PluginDigest([7; 32]),
+        reason: "trapped".into(),
+        why: "it trapped".into(),
+        siblings: 2,
+        first_ms: times,
+        last_ms: times,
+        times,
+    };
+    cluster.react([3, 4].map(|times| React::Say(Reply::Conflicts(vec![note(times)]))));
+    let conflicts = admin.conflicts("cart").await.unwrap();
+    assert_eq!((conflicts.answers.len(), conflicts.answers[0].times, silent(&conflicts)), (1, 7, vec!["n2"]));
+    cluster.react([(); 2].map(|()| React::Say(Reply::Violations(Vec::new()))));
+    let violations = admin.law_violations("cart").await.unwrap();
+    assert_eq!((violations.answers.len(), silent(&violations)), (0, vec!["n2"]));
+    let report = |node: &str| ShadowReport {
+        node: Name::new(node).unwrap(),
+        shadow: None,
+        counts: ShadowCounts::default(),
+        samples: Vec::new(),
+        keys: Vec::new(),
+    };
+    cluster.react(["n1", "n3"].map(|node| React::Say(Reply::ShadowReport(Box::new(report(node))))));
+    let reports = admin.shadow_counts("cart").await.unwrap();
+    assert_eq!((reports.answers.len(), silent(&reports)), (2, vec!["n2"]));
+    // What the nodes say goes before that one of them says nothing.
+    cluster.react([refused(ErrorCode::NotFound), refused(ErrorCode::NotFound)]);
+    assert_eq!(admin.conflicts("cart").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn all_nodes_are_asked_for_receipts_and_a_key_at_once() {
+    let cluster = Cluster::start(4).await;
+    let admin = cluster.client().await.admin().timeout(Duration::from_secs(2));
+    for name in ["n2", "n3", "n4"] {
+        cluster.silence(name);
+    }
+    let page = |next: Option<&'static str>| {
+        let (node, lost, next) = (Name::new("n1").unwrap(), next.is_some(), next.map(Into::into));
+        React::Say(Reply::Receipts(ReceiptPage { node, receipts: Vec::new(), next, lost }))
+    };
+    let began = Instant::now();
+    cluster.react([page(Some("more")), page(None)]);
+    let found = admin.receipts("cart", ReceiptFilter::default()).await.unwrap();
+    assert_eq!((found.answers.len(), silent(&found)), (0, vec!["n2", "n3", "n4"]));
+    assert_eq!(found.lost, [Name::new("n1").unwrap()]);
+    let report = KeyReport {
+        node: Name::new("n1").unwrap(),
+        owners: Vec::new(),
+        copy: Ok(CopyReport { entries: Vec::new(), context: VersionVector::new() }),
+        plugin: None,
+        quarantined: None,
+        profile: ProfileId(1),
+        failures: Vec::new(),
+    };
+    cluster.react([React::Say(Reply::Key(Box::new(report)))]);
+    let found = admin.explain("cart", b"k").await.unwrap();
+    assert_eq!((found.answers.len(), silent(&found)), (1, vec!["n2", "n3", "n4"]));
+    assert!(began.elapsed() < Duration::from_secs(5), "two time-outs, and not six");
+}
+
+#[tokio::test]
+async fn a_component_that_one_node_lacks_is_fetched_from_another() {
+    let cluster = Cluster::start(3).await;
+    let admin = cluster.client().await.admin();
+    let missing = || refused(ErrorCode::NotFound);
+    cluster.react([missing(), missing(), React::Say(Reply::Module("component".into()))]);
+    assert_eq!(&admin.fetch_plugin(PluginDigest([7; 32])).await.unwrap()[..], b"component");
+    assert!(cluster.seen().iter().all(|seen| seen.class == Class::Bulk));
+    cluster.react([missing(), missing(), missing(), missing()]);
+    assert_eq!(admin.fetch_plugin(PluginDigest([7; 32])).await.unwrap_err().kind(), ErrorKind::NotFound);
 }

@@ -1,6 +1,6 @@
 //! Nodes with the real protocol over real QUIC, whose replies the test chooses.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     layout: Mutex<Layout>,
     window_ms: u32,
     reactions: Mutex<VecDeque<React>>,
+    /// The nodes that reply to nothing.
+    silent: Mutex<BTreeSet<String>>,
     seen: Mutex<Vec<Seen>>,
     start: AtomicU64,
     tag: AtomicU64,
@@ -86,6 +88,7 @@ impl Cluster {
             layout: Mutex::new(layout),
             window_ms,
             reactions: Mutex::default(),
+            silent: Mutex::default(),
             seen: Mutex::default(),
             start,
             tag,
@@ -116,6 +119,11 @@ impl Cluster {
     /// The behaviours for the next requests for objects, on any node. Later requests succeed.
     pub(crate) fn react(&self, reactions: impl IntoIterator<Item = React>) {
         self.shared.reactions.lock().unwrap().extend(reactions);
+    }
+
+    /// From now on a node takes requests, and replies to none.
+    pub(crate) fn silence(&self, name: &str) {
+        self.shared.silent.lock().unwrap().insert(name.to_owned());
     }
 
     /// The requests for objects so far.
@@ -226,6 +234,9 @@ impl Shared {
         }
         let usual = self.usual(&request.body);
         self.seen.lock().unwrap().push(Seen { node: node.to_string(), class, request });
+        if self.silent.lock().unwrap().contains(node.as_str()) {
+            return React::Silence;
+        }
         self.reactions.lock().unwrap().pop_front().unwrap_or(React::Say(usual))
     }
 

@@ -120,11 +120,11 @@ pub struct ClientRequest {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MergeTicket(pub(crate) u64);
 
-/// Matches a validation's result to its write, and to the version of the plugin that validates.
+/// Matches a validation's result to its write, and to the value and the version of the plugin that validates.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ValidateTicket {
     pub(crate) op: u64,
-    pub(crate) run: u8,
+    pub(crate) run: u16,
 }
 
 /// Matches an operation's result to its request, and to the run of it.

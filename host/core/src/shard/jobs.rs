@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::catalog::fuel_for;
-use rejoin_proto::client::{Put, Show, Sibling};
+use rejoin_proto::client::{Basis, Put, Show, Sibling};
 use rejoin_proto::{Content, Dot, ObjectId, PluginDigest};
 
 use super::Shard;
@@ -79,11 +79,17 @@ pub(super) fn apply_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, o
     }
 }
 
-/// The validation of a write when `run` versions of the bucket's plugin have validated it; none if no further one has a
-/// validator. A delete writes no value.
-pub(super) fn validate_job(op: &Op, put: &Put, run: u8) -> Option<ValidateJob> {
-    let version = trials::validators(&op.target.bucket.props).nth(usize::from(run))?;
-    let Content::Value(value) = &put.content else { return None };
+/// The validation of a write after `run` others of it; none if all versions of the bucket's plugin that have a
+/// validator have validated all of its values. Those of an undo are `restored`. A delete writes no value.
+pub(super) fn validate_job(op: &Op, (put, restored): (&Put, &[Bytes]), run: u16) -> Option<ValidateJob> {
+    let versions = || trials::validators(&op.target.bucket.props);
+    let (run, count) = (usize::from(run), versions().count());
+    let (place, version) = (run.checked_div(count)?, versions().nth(run.checked_rem(count)?)?);
+    let value = match (&put.basis, &put.content) {
+        (Basis::Undo(_), _) => restored.get(place)?,
+        (_, Content::Value(value)) if place == 0 => value,
+        _ => return None,
+    };
     Some(validation(op, version.plugin, value))
 }
 

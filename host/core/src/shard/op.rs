@@ -111,8 +111,10 @@ pub(super) struct ValidateWork {
     pub(super) put: Put,
     /// What the writer has seen; none for a create, which has yet to look.
     pub(super) seen: Option<VersionVector>,
-    /// How many versions of the plugin have validated it.
-    pub(super) run: u8,
+    /// Of an undo: the values that it restores and that have to be validated.
+    pub(super) restored: Vec<bytes::Bytes>,
+    /// How many validations have been run: each value is validated by each version of the plugin.
+    pub(super) run: u16,
 }
 
 #[derive(Debug)]
@@ -332,7 +334,9 @@ impl Op {
         let held = match &self.work {
             Work::Starting => 0,
             Work::Forward(forward) => forward.held_bytes(),
-            Work::Validate(validate) => validate.put.content.len(),
+            Work::Validate(validate) => {
+                validate.put.content.len() + validate.restored.iter().map(bytes::Bytes::len).sum::<usize>()
+            }
             Work::Apply(apply) => {
                 let made = apply.made.as_ref().map_or(0, bytes::Bytes::len);
                 apply.put.content.len() + causal::value_bytes(&apply.base) + made

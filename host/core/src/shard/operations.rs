@@ -103,7 +103,7 @@ impl Shard {
         match (second_opinion(&op, &value), &mut op.work) {
             (Some(job), Work::Apply(work)) => {
                 work.made = Some(value);
-                turn.effects.push(Effect::Validate(ValidateTicket { op: op.id.number, run }, job));
+                turn.effects.push(Effect::Validate(ValidateTicket { op: op.id.number, run: run.into() }, job));
                 Step::Keep(op)
             }
             _ => self.write_made(turn, op, run, value),
@@ -115,15 +115,15 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         mut op: Box<Op>,
-        run: u8,
+        run: u16,
         result: Result<(), PluginError>,
     ) -> Step {
         let made = match &mut op.work {
-            Work::Apply(work) if work.run == run => work.made.take(),
+            Work::Apply(work) if u16::from(work.run) == run => work.made.take().map(|value| (work.run, value)),
             _ => None,
         };
         match (made, result) {
-            (Some(value), Ok(())) => self.write_made(turn, op, run, value),
+            (Some((run, value)), Ok(())) => self.write_made(turn, op, run, value),
             (Some(_), Err(error)) => self.refuse_operation(turn, &op, &error),
             // An answer came twice.
             (None, _) => Step::Keep(op),

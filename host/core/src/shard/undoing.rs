@@ -1,25 +1,78 @@
 //! Undoes a fold: its inputs take the place of the folded entry, as writes of their own. A person asks for it, with the
-//! inputs from the fold's receipt.
+//! inputs from the fold's receipt. That receipt may be another node's, so an input that is in no receipt of this one
+//! has to please the bucket's validator, as any other write.
 //!
 //! All inputs are put in one step, and with the folded entry's context. So no reader sees some of them without the
 //! others, and what was written beside the fold stays.
 
+use core::ops::ControlFlow;
+
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
-use rejoin_proto::client::{Put, Reply};
-use rejoin_proto::receipt::Restoration;
+use bytes::Bytes;
+
+use rejoin_proto::client::{Basis, Put, Reply};
+use rejoin_proto::receipt::{FoldReceipt, RECEIPT_PAGE_BYTES, Restoration};
 use rejoin_proto::{Content, EncodedObject, ErrorCode, ErrorReply, Object, VersionVector, codec};
 
 use super::Shard;
 use super::copy::{Copy, Place};
 use super::op::{Op, PendingWrite, Step, WritePhase};
-use super::turn::Turn;
+use super::turn::{Turn, fault_code};
 use crate::causal::{self, Write};
-use crate::port::Change;
+use crate::port::{Change, Space};
+use crate::receipts::range_of;
 use crate::rows::RetryRow;
+use crate::trials;
 
 impl Shard {
+    /// The values that an undo restores and that this node cannot know to have been accepted before: they are in none
+    /// of its receipts of the key. The bucket's plugin has to validate them. Of another write, and where nothing is
+    /// validated, there are none.
+    pub(super) fn unproven_inputs(&self, turn: &mut Turn<'_>, op: &Op, put: &Put) -> Result<Vec<Bytes>, Box<Reply>> {
+        if !matches!(put.basis, Basis::Undo(_)) {
+            return Ok(Vec::new());
+        }
+        let refused = |error| Box::new(Reply::Error(error));
+        let restoration = restoration_of(put).map_err(refused)?;
+        // So many are never put, whatever else the object has; and none of them is looked for.
+        fits(op, &Object::default(), &restoration).map_err(refused)?;
+        if trials::validators(&op.target.bucket.props).next().is_none() {
+            return Ok(Vec::new());
+        }
+        let value = |content| match content {
+            Content::Value(value) => Some(value),
+            Content::Tombstone => None,
+        };
+        let mut unproven: Vec<Bytes> =
+            restoration.inputs.into_iter().filter_map(|input| value(input.content)).collect();
+        let (object, mut bytes) = (&op.target.object, 0);
+        let mut visit = |_: &[u8], row: Bytes| {
+            bytes += row.len();
+            let receipt = codec::decode::<FoldReceipt>(&row).ok().filter(|receipt| receipt.object == *object);
+            let inputs = receipt.map(|receipt| receipt.inputs).unwrap_or_default();
+            let accepted = |value: &Bytes| {
+                inputs.iter().any(|input| matches!(&input.content, Content::Value(input) if input == value))
+            };
+            unproven.retain(|value| !accepted(value));
+            // A key may have many receipts, and requests wait: what is not found by then is validated.
+            if unproven.is_empty() || bytes > RECEIPT_PAGE_BYTES {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let (start, end) = range_of(object.bucket, Some(object));
+        if let Err(fault) = turn.store.scan(Space::Receipts, &start, Some(&end), &mut visit) {
+            let code = fault_code(turn, fault);
+            return Err(Box::new(self.store_error(code)));
+        }
+        // Rule: undos restore what was accepted. The inputs are the client's word.
+        Ok(unproven)
+    }
+
     /// Puts the inputs of a fold in the place of the entry that has exactly the dots that were `seen`.
     /// [`Shard::undo_fold`] comes before, and the owners have answered.
     pub(super) fn restore(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, seen: &VersionVector) -> Step {

@@ -2,8 +2,9 @@
 //! blocks a key.
 //!
 //! A write is validated once, by the node that coordinates it, after its retries have been told apart and before its
-//! dot is minted. While a canary runs, both versions of the plugin validate it. Exchanges and repairs are not
-//! validated: what they carry was acknowledged somewhere.
+//! dot is minted. While a canary runs, both versions of the plugin validate it. What an undo restores is validated
+//! unless a receipt shows that it was accepted before. Exchanges and repairs are not validated: what they carry was
+//! acknowledged somewhere.
 
 use alloc::boxed::Box;
 
@@ -38,13 +39,13 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         mut op: Box<Op>,
-        run: u8,
+        run: u16,
         result: Result<(), PluginError>,
     ) -> Step {
         if matches!(op.work, Work::Apply(_)) {
             return self.judged(turn, op, run, result);
         }
-        let ValidateWork { put, seen, .. } = match core::mem::replace(&mut op.work, Work::Starting) {
+        let ValidateWork { put, seen, restored, .. } = match core::mem::replace(&mut op.work, Work::Starting) {
             Work::Validate(work) if work.run == run => work,
             // The answer came twice.
             other => {
@@ -60,8 +61,8 @@ impl Shard {
         }
         let run = run.saturating_add(1);
         // Rule: both versions validate. Either may have to merge the value, whatever becomes of the canary.
-        match validate_job(&op, &put, run) {
-            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen, run }, job),
+        match validate_job(&op, (&put, &restored), run) {
+            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen, restored, run }, job),
             None => self.begin_put(turn, op, put, seen),
         }
     }

@@ -76,17 +76,18 @@ impl Shard {
         if put.basis == Basis::Operation {
             return self.start_operation(turn, op, put);
         }
-        if matches!(put.basis, Basis::Undo(_)) {
-            // What it restores was valid when it was written.
-            return self.undo_fold(turn, op, put, &seen.unwrap_or_default());
-        }
-        match validate_job(&op, &put, 0) {
-            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen, run: 0 }, job),
+        let restored = match self.unproven_inputs(turn, &op, &put) {
+            Ok(restored) => restored,
+            Err(reply) => return self.finish(turn, &op, *reply),
+        };
+        match validate_job(&op, (&put, &restored), 0) {
+            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen, restored, run: 0 }, job),
             None => self.begin_put(turn, op, put, seen),
         }
     }
 
-    /// The write is good as far as it alone can be judged. A create has yet to read, and must find nothing.
+    /// The write is good as far as it alone can be judged. A create has yet to read, and must find nothing; an undo has
+    /// yet to find its fold.
     pub(super) fn begin_put(
         &mut self,
         turn: &mut Turn<'_>,
@@ -95,6 +96,7 @@ impl Shard {
         seen: Option<VersionVector>,
     ) -> Step {
         match seen {
+            Some(seen) if matches!(put.basis, Basis::Undo(_)) => self.undo_fold(turn, op, put, &seen),
             Some(seen) => self.write_object(turn, op, PendingWrite { put, seen }, false),
             None => {
                 let (props, n) = (&op.target.bucket.props, op.target.read_copies().n);

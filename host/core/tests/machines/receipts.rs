@@ -4,10 +4,11 @@ use bytes::Bytes;
 
 use rejoin_core::port::{Space, StoreFault};
 use rejoin_core::shard::ReceiptsWanted;
-use rejoin_core::shard::event::Event;
+use rejoin_core::shard::event::{Event, PluginError, ValidateJob};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Quorum, Record, RecordBody};
 use rejoin_proto::client::{Basis, Get, Put, PutOutcome};
+use rejoin_proto::fault::{MergeFault, Refusal};
 use rejoin_proto::receipt::{FoldReceipt, KeptReceipt, RECEIPT_PAGE_BYTES, Restoration, Restored, output_hash};
 use rejoin_proto::{Content, ErrorCode, Hlc, Object, PluginDigest, codec};
 
@@ -318,4 +319,60 @@ fn a_retried_undo_is_done_once() {
     assert_eq!(cluster.stored(0, "k"), before);
     let malformed = Put { content: Content::Value("no inputs".into()), ..undo(&receipt, 8) };
     assert_eq!(cluster.refused(0, malformed), ErrorCode::BadRequest);
+}
+
+/// A bucket whose plugin validates.
+fn validating() -> BucketProps {
+    let activation = Activation { validates: true, ..props().plugin.expect("a plugin") };
+    BucketProps { plugin: Some(activation), ..props() }
+}
+
+/// The bucket has another plugin now, as before an undo, and that one validates too.
+fn give_back(cluster: &mut Cluster) {
+    let earlier = validating().plugin.map(|of| Activation { plugin: PluginDigest([2; 32]), self_causal: false, ..of });
+    now_with(cluster, BucketProps { plugin: earlier, ..props() });
+}
+
+/// A validator that takes nothing any more.
+fn strict(_: &ValidateJob) -> Result<(), PluginError> {
+    Err(MergeFault::Refused(Refusal::Malformed).into())
+}
+
+#[test]
+pub(crate) fn an_undo_restores_what_was_accepted_and_nothing_else() {
+    let mut cluster = Cluster::new(3, validating());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let receipt = kept(&cluster, 0).remove(0);
+    let before = cluster.stored(0, "k");
+    let mut forged = receipt.clone();
+    forged.receipt.inputs[1].content = Content::Value("forged!".into());
+    for (at, request) in [(0, 11), (1, 12)] {
+        assert_eq!(cluster.refused(at, undo(&forged, request)), ErrorCode::InvalidValue, "node {at}");
+    }
+    give_back(&mut cluster);
+    cluster.validator = Some(strict);
+    assert_eq!(cluster.refused(1, undo(&receipt, 13)), ErrorCode::InvalidValue, "node 1 has no receipt");
+    assert_eq!((cluster.stored(0, "k"), cluster.nodes[1].shard.in_flight()), (before, 0), "nothing was written");
+    // The node that has folded knows that both were accepted, whatever the plugin takes by now.
+    assert_eq!(cluster.put(0, undo(&receipt, 14)).outcome, PutOutcome::Stored);
+    assert_eq!(values(&cluster.stored(1, "k")), ["a", "b"].map(|value| Content::Value(value.into())));
+}
+
+#[test]
+fn each_input_that_no_receipt_shows_is_validated_once() {
+    let mut cluster = Cluster::new(3, validating());
+    fold(&mut cluster, "k", ["a", "b"], 1);
+    let receipt = kept(&cluster, 0).remove(0);
+    give_back(&mut cluster);
+    cluster.validator = None;
+    let number = cluster.ask_put(1, undo(&receipt, 7));
+    for input in ["a", "b"] {
+        let (node, ticket, job) = cluster.validations.pop_front().expect("a validation was asked for");
+        assert_eq!((node, &job.value[..], cluster.validations.len()), (1, input.as_bytes(), 0));
+        cluster.event(node, Event::Validated(ticket, Ok(())));
+        cluster.event(node, Event::Validated(ticket, Ok(())));
+    }
+    cluster.deliver();
+    assert_eq!((cluster.put_reply(number).outcome, cluster.validations.len()), (PutOutcome::Stored, 0));
+    assert_eq!(values(&cluster.stored(0, "k")).len(), 2);
 }

@@ -285,5 +285,6 @@ pub(crate) fn a_plugin_that_is_on_trial_is_not_deleted() {
     }
     set(&mut nodes, 8, 2, |props| (props.canary, props.shadow) = (None, None));
     nodes.change(0, 9, CatalogChange::PluginDelete(tenant(), CANARY, 1_000));
+    nodes.deliver();
     assert!(nodes.answer(9).is_ok());
 }

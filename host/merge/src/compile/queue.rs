@@ -53,26 +53,31 @@ pub struct CompileQueue {
 
 /// The transcripts that this process has made, the last one used at the end. A plugin that overflows its stack has none.
 #[derive(Default, Debug)]
-struct Remembered(VecDeque<(PluginDigest, Option<Transcript>)>);
+struct Remembered {
+    plugins: VecDeque<(PluginDigest, Option<Transcript>)>,
+    /// How many were made.
+    made: u64,
+}
 
 impl Remembered {
     fn get(&mut self, digest: &PluginDigest) -> Option<Option<Transcript>> {
         let known = self.forget(digest)?;
-        self.0.push_back((*digest, known));
+        self.plugins.push_back((*digest, known));
         Some(known)
     }
 
     fn note(&mut self, digest: PluginDigest, made: Option<Transcript>) {
         self.forget(&digest);
-        self.0.push_back((digest, made));
-        if self.0.len() > MAX_REMEMBERED {
-            self.0.pop_front();
+        self.made += 1;
+        self.plugins.push_back((digest, made));
+        if self.plugins.len() > MAX_REMEMBERED {
+            self.plugins.pop_front();
         }
     }
 
     fn forget(&mut self, digest: &PluginDigest) -> Option<Option<Transcript>> {
-        let at = self.0.iter().position(|(known, _)| known == digest)?;
-        self.0.remove(at).map(|(_, known)| known)
+        let at = self.plugins.iter().position(|(known, _)| known == digest)?;
+        self.plugins.remove(at).map(|(_, known)| known)
     }
 }
 
@@ -126,6 +131,12 @@ impl CompileQueue {
     /// may be this machine that was unsound.
     pub fn forget_transcript(&self, digest: &PluginDigest) {
         self.remembered().forget(digest);
+    }
+
+    /// How many transcripts this process has made.
+    #[must_use]
+    pub fn transcripts_made(&self) -> u64 {
+        self.remembered().made
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
@@ -222,7 +233,7 @@ mod tests {
         assert_eq!(remembered.get(&digest(1)), None, "the one that was used least lately has gone");
         assert!(remembered.get(&digest(0)).is_some() && remembered.get(&digest(MAX_REMEMBERED)).is_some());
         remembered.note(digest(0), None);
-        assert_eq!(remembered.0.len(), MAX_REMEMBERED, "it is there once");
+        assert_eq!(remembered.plugins.len(), MAX_REMEMBERED, "it is there once");
         remembered.forget(&digest(0));
         assert_eq!(remembered.get(&digest(0)), None);
     }

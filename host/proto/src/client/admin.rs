@@ -176,7 +176,7 @@ pub enum AdminRequest {
         key: Bytes,
     },
     /// What the answering node knows of a bucket's shadow.
-    Trial {
+    ShadowReport {
         /// A bucket of the tenant.
         bucket: Name,
         /// Whether the keys and values of merges are wanted, and not only the counts.

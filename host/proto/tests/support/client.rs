@@ -24,7 +24,7 @@ use rejoin_proto::quota::Limit;
 use rejoin_proto::receipt::{CopyReport, EntryReport, FailedMerge, KeptReceipt, KeyReport, ReceiptPage, ReceiptQuery};
 use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::signing::SignerChange;
-use rejoin_proto::trial::{ShadowCounts, ShadowSample, TrialReport};
+use rejoin_proto::trial::{ShadowCounts, ShadowReport, ShadowSample};
 use rejoin_proto::{
     BucketId, ClusterId, Content, ErrorCode, ErrorReply, Hlc, LayoutPolicy, NodeFailure, NodeId, PartitionId,
     PluginSignature, ProfileId, RequestId, Ring, SignerKey, ZoneDemand, codec,
@@ -193,7 +193,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
             }))),
         ),
         ("key-show", admin(AdminRequest::KeyShow { bucket: name("cart"), key: "alice".into() })),
-        ("trial", admin(AdminRequest::Trial { bucket: name("cart"), samples: true })),
+        ("shadow-report", admin(AdminRequest::ShadowReport { bucket: name("cart"), samples: true })),
         ("plugin-fetch", admin(AdminRequest::PluginFetch { digest: digest() })),
     ]
 }
@@ -358,7 +358,7 @@ fn tenant_usage() -> TenantUsage {
     }
 }
 
-fn trial() -> TrialReport {
+fn shadow_report() -> ShadowReport {
     let sibling = Sibling { value: Bytes::from_static(b"v"), stamp_ms: 1_700_000_000_000, writer: 3 };
     let sample = ShadowSample {
         key: Bytes::from_static(b"k"),
@@ -368,7 +368,7 @@ fn trial() -> TrialReport {
         shadow: Err("the merge used all of its fuel".into()),
         at_ms: 1_700_000_600_000,
     };
-    TrialReport {
+    ShadowReport {
         node: name("n1"),
         shadow: Some(digest()),
         counts: ShadowCounts { equal: 5, different: 0, faulted: 1, skipped: 2 },
@@ -434,7 +434,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("violations", Reply::Violations(vec![violation()])),
         ("receipts", Reply::Receipts(receipts())),
         ("key", Reply::Key(Box::new(key_report()))),
-        ("trial", Reply::Trial(Box::new(trial()))),
+        ("shadow-report", Reply::ShadowReport(Box::new(shadow_report()))),
         ("module", Reply::Module(Bytes::from_static(b"\0asm"))),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),

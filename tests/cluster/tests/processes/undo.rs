@@ -67,6 +67,7 @@ async fn what_a_bad_merge_has_folded_is_explained_replayed_and_undone_and_nothin
     let merges = replayed.as_array().unwrap();
     assert!(!merges.is_empty() && merges.iter().all(|merge| merge["equal"] == true), "{replayed}");
     assert!(merges.iter().all(|merge| merge["siblings"] == 2 && merge["fuel"].as_u64() > Some(0)), "{replayed}");
+    assert!(merges.iter().any(|merge| merge["fuel"] == merge["expected_fuel"]), "the fuel of the fold: {replayed}");
     alone(&["plugin", "replay", "plain.merges"]).said(0, "end as they did");
     let mut bytes = std::fs::read(dir.join("plain.merges")).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -85,6 +86,12 @@ async fn what_a_bad_merge_has_folded_is_explained_replayed_and_undone_and_nothin
     cluster.rejoin(&["put", "clicks", "beside", "5", "--blind", "--w", "3"]).done();
 
     cluster.rejoin(&[&undo[..], &["--dry-run"]].concat()).said(0, "2 folds would be undone, 1 skipped");
+    // "plain" in base64.
+    let one = cluster.rejoin(&[&undo[..], &["--dry-run", "--json", "--key-base64", "cGxhaW4="]].concat()).done().json();
+    assert_eq!(
+        (&one[0]["key"], &one[0]["key_base64"], one.as_array().map(Vec::len)),
+        (&"plain".into(), &"cGxhaW4=".into(), Some(1))
+    );
     assert_eq!(values(&cluster, "plain"), ["4"], "nothing was written");
     cluster.rejoin(&undo).said(0, "2 folds undone, 1 skipped, 0 failed").said(0, "written or folded again since");
     assert_eq!(values(&cluster, "plain"), ["3", "4"]);
@@ -111,6 +118,13 @@ async fn a_merge_that_failed_is_replayed_and_receipts_outlive_a_kill() {
     (0..3).for_each(|index| cluster.spawn(index));
     cluster.rejoin(&["status", "--wait-healthy"]).done();
     assert_eq!(receipts(&cluster), before);
+    // Of a bucket without failures the nodes say so only together.
+    cluster.rejoin(&["conflict", "list", "clicks"]).said(0, "no merge of bucket clicks has failed");
+    cluster.kill(2);
+    cluster.rejoin(&["conflict", "list", "clicks"]).said(4, "n3 cannot be asked");
+    cluster.rejoin(&["conflict", "violations", "clicks", "--json"]).said(4, "not every node could be asked");
+    cluster.spawn(2);
+    cluster.rejoin(&["status", "--wait-healthy"]).done();
 
     cluster.rejoin(&["bucket", "set", "clicks", "--fuel", "1000"]).done();
     cluster.rejoin(&["put", "clicks", "starved", "3"]).done();
@@ -118,7 +132,8 @@ async fn a_merge_that_failed_is_replayed_and_receipts_outlive_a_kill() {
     cluster.rejoin(&["get", "clicks", "starved", "--r", "3"]).said(1, "fuel");
     cluster.rejoin(&["explain", "clicks", "starved"]).said(0, "units of fuel");
     cluster.rejoin(&["conflict", "export", "clicks", "starved"]).said(0, "failed merges");
-    let replayed = cli::rejoin(&cluster.files.dir, None, &["plugin", "replay", "clicks.merges", "--json"], b"");
+    cluster.rejoin(&["conflict", "export", "clicks", "starved"]).said(2, "is not overwritten");
+    let replayed = cli::rejoin(&cluster.files.dir, None, &["plugin", "replay", "clicks.starved.merges", "--json"], b"");
     let replayed = replayed.done().json();
     let failures: Vec<&Value> =
         replayed.as_array().unwrap().iter().filter(|merge| merge["source"] == "failure").collect();

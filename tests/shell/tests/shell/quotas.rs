@@ -259,12 +259,12 @@ fn a_shadow_that_traps_costs_its_tenant_what_it_has_used() {
         let before = merge("b").await;
         // The shadow runs once the reader has the answer.
         for _ in 0..100 {
-            if client.admin().shadow_counts("digits").await.unwrap()[0].counts.faulted > 0 {
+            if client.admin().shadow_counts("digits").await.unwrap().answers[0].counts.faulted > 0 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let counts = client.admin().shadow_counts("digits").await.unwrap()[0].counts;
+        let counts = client.admin().shadow_counts("digits").await.unwrap().answers[0].counts;
         assert_eq!((counts.faulted, counts.skipped), (1, 0));
         let both = fuel().await - before;
         assert!(alone > 0 && 2 * both > 3 * alone, "{both} with a shadow that traps, {alone} without");
@@ -288,7 +288,7 @@ fn the_sentinel_is_on_the_tenants_fuel_and_leaves_one_alone_that_owes_some() {
         assert!(bucket.get("b").await.unwrap().value.is_some());
         let alone = fuel().await - first;
         assert!(first > 5 * alone && alone > 0, "{first} with a check and {alone} within a second of it");
-        let found = client.admin().law_violations("sums").await.unwrap();
+        let found = client.admin().law_violations("sums").await.unwrap().answers;
         let laws: Vec<&str> = found.iter().map(|one| one.law.as_str()).collect();
         assert_eq!(laws, ["idempotence", "absorption"]);
         assert!(found.iter().all(|one| one.key == "a" && one.confirmed && one.siblings.len() == 2), "{found:?}");
@@ -300,7 +300,7 @@ fn the_sentinel_is_on_the_tenants_fuel_and_leaves_one_alone_that_owes_some() {
         client.admin().set_quota(None, most(Limit::FuelPerSecond, 1)).await.unwrap();
         conflict(&bucket, "c", [b"1", b"2"]).await;
         assert!(bucket.get("c").await.unwrap().value.is_some(), "nothing is owed yet");
-        assert!(client.admin().law_violations("sums").await.unwrap().iter().all(|one| one.key == "a"));
+        assert!(client.admin().law_violations("sums").await.unwrap().answers.iter().all(|one| one.key == "a"));
         client.admin().set_quota(None, Quota::default()).await.unwrap();
         // At two keys it is quarantined, and readers get all siblings.
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -325,7 +325,7 @@ fn the_sentinel_is_on_the_tenants_fuel_and_leaves_one_alone_that_owes_some() {
         // No other tenant sees any of it.
         let (other, _) = tenant(&world, "other", Quota::default()).await;
         assert_eq!(other.admin().law_violations("sums").await.unwrap_err().kind(), ErrorKind::NotFound);
-        assert!(other.admin().law_violations("b").await.unwrap().is_empty());
+        assert!(other.admin().law_violations("b").await.unwrap().answers.is_empty());
     });
 }
 

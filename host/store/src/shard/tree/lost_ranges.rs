@@ -19,6 +19,8 @@ use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use rejoin_proto::hex::hex;
+
 /// Above so many ranges, those of one table are merged into one.
 const MAX_RANGES: usize = 1000;
 /// Removals that are listed. Keys of further ones read as lost again once their tombstones are compacted.
@@ -245,13 +247,6 @@ fn higher(one: &Bound<Bytes>, other: &Bound<Bytes>) -> bool {
         (None, Some(_)) => true,
         (Some(a), Some(b)) => a > b || a == b && matches!(one, Included(_)),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn encoded(bound: &Bound<Bytes>) -> String {
