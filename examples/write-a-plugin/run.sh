@@ -149,7 +149,7 @@ run_first() {
     local shown
     shown=$("$rejoin" plugin run "$work/high-scores.wasm" --key ann 7 9)
     echo "$shown"
-    has "$shown" "result      9"
+    has "$shown" 'result      "9"'
 }
 
 bench_first() {

@@ -33,7 +33,10 @@ pub fn builder_of(component: &[u8], most: usize) -> Option<String> {
         }
     }
     let mut text = tools.join(", ");
-    text.truncate(text.floor_char_boundary(most));
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.truncate(text.trim_end_matches([',', ' ']).len());
+    }
     (!text.is_empty()).then_some(text)
 }
 
@@ -52,7 +55,7 @@ mod tests {
     fn the_tools_of_a_component_are_told_escaped_and_in_so_many_bytes() {
         let tools = b"\x01\x08language\x02\x04Rust\x00\x01C\x033\x1b9";
         assert_eq!(builder_of(&module(tools), 99).as_deref(), Some("Rust, C 3\\u{1b}9"));
-        assert_eq!(builder_of(&module(tools), 6).as_deref(), Some("Rust,"), "cut");
+        assert_eq!(builder_of(&module(tools), 6).as_deref(), Some("Rust"), "cut");
         assert_eq!(builder_of(&module(b"\x00"), 99), None);
         assert_eq!(builder_of(b"no component", 99), None);
         // A section that promises more than it has.

@@ -7,26 +7,27 @@
 use std::cell::Cell;
 
 thread_local! {
-    static USED: Cell<u64> = const { Cell::new(0) };
+    /// `None` outside of a job.
+    static USED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Counts what a call has used.
+/// Counts what a call of a job has used. A plugin that is loaded is called as well, outside of any job.
 pub(crate) fn add(fuel: u64) {
-    USED.with(|used| used.set(used.get().saturating_add(fuel)));
+    USED.with(|used| used.set(used.get().map(|so_far| so_far.saturating_add(fuel))));
 }
 
 /// The fuel that the calls of the job on this thread have used: for what is done with the job's result.
 #[must_use]
 pub fn job_fuel() -> u64 {
-    USED.with(Cell::get)
+    USED.with(Cell::get).unwrap_or(0)
 }
 
 /// Counts for a job from nothing, until this is dropped. Then the job around it, if there is one, counts on.
-pub(crate) struct JobFuel(u64);
+pub(crate) struct JobFuel(Option<u64>);
 
 impl JobFuel {
     pub(crate) fn begin() -> Self {
-        Self(USED.with(|used| used.replace(0)))
+        Self(USED.with(|used| used.replace(Some(0))))
     }
 }
 
@@ -52,6 +53,7 @@ mod tests {
         add(1);
         assert_eq!(job_fuel(), 6);
         drop(outer);
-        assert_eq!(job_fuel(), 0);
+        add(3);
+        assert_eq!(job_fuel(), 0, "outside of a job");
     }
 }

@@ -1,6 +1,8 @@
 //! Three real nodes in one process: put, get and delete by quorum over QUIC, and a clean restart.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::net::{SocketAddr, UdpSocket};
+
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, Client};
 use rejoin_node::{Config, LoopThreads, Node, Platform};
@@ -45,6 +47,17 @@ async fn what_was_put_is_read_on_every_node_and_after_a_clean_restart() {
     }
 }
 
+/// Lets other tasks run until a UDP port is free.
+async fn free(address: SocketAddr) {
+    for _ in 0..100_000 {
+        if UdpSocket::bind(address).is_ok() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{address} stays in use");
+}
+
 /// Nodes with one, two and three loops: connections and shards are on different ones, and the loops end with the node.
 #[tokio::test]
 async fn nodes_on_several_loops_serve_stop_and_start_again() {
@@ -54,8 +67,10 @@ async fn nodes_on_several_loops_serve_stop_and_start_again() {
         let mut nodes = Vec::new();
         for index in 0..3_u16 {
             let loops = LoopThreads::start(index + 1, false).unwrap();
-            let platform = Platform { loops: loops.loops(), ..Platform::machine() };
             let config = Config::load(&files.config_path(usize::from(index))).unwrap();
+            // The port of a node that has stopped is free once its endpoint's task has run once more.
+            free(files.nodes[usize::from(index)].1).await;
+            let platform = Platform { loops: loops.loops(), ..Platform::machine() };
             nodes.push((Node::start_on(platform, config).await.unwrap(), loops));
         }
         let client = Client::from_profile(files.profile()).await.unwrap();

@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rejoin_merge::{
-    CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, MergeFault, ModuleLimits, Plugin, Rejection,
-    TenantShare, TrapKind,
+    CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, LawLimits, LawProcess, LawQueue, LawRunner,
+    MergeFault, ModuleLimits, Plugin, Rejection, TenantShare, TrapKind,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, oddities, siblings};
 
@@ -277,4 +277,20 @@ fn numbers_that_are_none_have_one_form_in_vectors_and_conversions_as_well() {
     let (single, double) = (0x7fc0_0000_u32.to_le_bytes(), 0x7ff8_0000_0000_0000_u64.to_le_bytes());
     let expected = [&double[..], &single.repeat(2), &single.repeat(4), &double.repeat(2)].concat();
     assert_eq!(merged.expect("it behaves well").value, expected);
+}
+
+/// As guests that are compiled from Rust or C have. The engine keeps such memory in a file without a name.
+#[test]
+fn the_laws_of_a_guest_with_initial_memory_are_checked_in_a_process() {
+    let process =
+        LawProcess { program: env!("CARGO_BIN_EXE_rejoin-test-compiler").into(), limits: LawLimits::default() };
+    let queue = LawQueue::inline(LawRunner::Child(process));
+    let (send, checked) = channel();
+    let done = move |result| send.send(result).expect("the test waits");
+    let component = guests::picking(1, 0).into();
+    let _pending = queue
+        .check(TenantShare::default(), component, ModuleLimits::default(), |_| (), done)
+        .expect("nothing else waits");
+    let checked = checked.recv().expect("it is answered").expect("a report");
+    assert!(checked.broken().is_some(), "the first sibling is no merge");
 }

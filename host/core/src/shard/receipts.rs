@@ -181,9 +181,9 @@ impl Shard {
         self.receipts.sums()
     }
 
-    /// Some of the receipts that are wanted, where the next ones begin, and whether others, or the objects of these, may
-    /// be lost. What is read for them is bounded: receipts of one key in a row need its object once, and there is one
-    /// object at most behind the bytes of a page.
+    /// Some of the receipts that are wanted, where the next ones begin, and whether others, or the objects of these,
+    /// may be lost. What is read for them is bounded: receipts of one key in a row need its object once, and there is
+    /// one object at most behind the bytes of a page.
     ///
     /// # Errors
     /// The store cannot read the receipts or the objects that they belong to.

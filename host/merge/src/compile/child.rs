@@ -98,7 +98,8 @@ fn limit(verb: &str, memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()>
     setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum: Some(cpu_seconds.saturating_add(1)) })?;
     most(Resource::Core, 0)?;
     most(Resource::Nofile, DESCRIPTORS)?;
-    most(Resource::Fsize, 0)?;
+    // The engine keeps the initial memory of a guest that it runs in a file without a name, which counts like memory.
+    most(Resource::Fsize, if verb == LAW_VERB { memory_bytes } else { 0 })?;
     Ok(())
 }
 

@@ -51,7 +51,8 @@ pub struct CompileQueue {
     workers: Option<Workers>,
 }
 
-/// The transcripts that this process has made, the last one used at the end. A plugin that overflows its stack has none.
+/// The transcripts that this process has made, the last one used at the end. A plugin that overflows its stack has
+/// none.
 #[derive(Default, Debug)]
 struct Remembered {
     plugins: VecDeque<(PluginDigest, Option<Transcript>)>,

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rejoin_client::admin::{BucketProps, PluginDigest, Quota, Scope, SignerKey};
+use rejoin_client::admin::{BucketProps, PluginDigest, Quota, ReceiptFilter, Scope, SignerKey};
 use rejoin_client::{Bytes, Client, ErrorKind};
 use rejoin_core::access::{Denial, Verb, Whose, allows};
 use rejoin_test_cluster::{Cluster, cli};
@@ -133,6 +133,10 @@ impl Cell<'_> {
             Verb::ClusterChange => admin.pause_exchange(false).await.map(drop),
             Verb::AuditShow => admin.audit(0).await.map(drop),
             Verb::PluginFetch => admin.fetch_plugin(plugin).await.map(drop),
+            Verb::FoldUndo => {
+                let filter = ReceiptFilter { undo: true, ..ReceiptFilter::default() };
+                admin.receipts("notes", filter).await.map(drop)
+            }
             // The command asks for these alone.
             _ => bucket.get("k").await.map(drop),
         };

@@ -69,7 +69,7 @@ async fn what_is_no_plugin_is_rejected_at_the_push_with_the_reason() {
     let digest = known[0]["digest"].as_str().unwrap();
     let released = cluster.rejoin(&["plugin", "release", digest, "--json"]).done().json();
     assert!(released["digest"] == digest && released["quarantined"].is_null(), "{released}");
-    assert_eq!(released["transcripts"].as_array().map(Vec::len), Some(0), "{released}");
+    assert!(released["transcripts"].is_null(), "{released}");
     eventually("it is listed as before", async || {
         let listed = cluster.rejoin(&["plugin", "list", "--json"]).done().json();
         if listed == known { Ok(()) } else { Err(listed) }

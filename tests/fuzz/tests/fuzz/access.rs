@@ -56,9 +56,12 @@ fn requests(request: &RequestBody) {
     };
     assert_eq!(may(Scope::ReadOnly, Whose::Own), !writes);
     assert!(!may(Scope::PluginAuthor, Whose::Own));
+    // Who may read and write may not undo a fold.
+    let scope = if verb == Verb::FoldUndo { Scope::TenantAdmin } else { Scope::ReadWrite };
+    assert_eq!(may(Scope::ReadWrite, Whose::Own), verb != Verb::FoldUndo);
     let limited = |buckets: Vec<Name>, prefix: &[u8]| {
         let limits = Limits { buckets, prefix: prefix.to_vec().into() };
-        authorise(&Grant { limits, ..Grant::of(Scope::ReadWrite) }, Whose::Own, request).is_ok()
+        authorise(&Grant { limits, ..Grant::of(scope) }, Whose::Own, request).is_ok()
     };
     let other = Name::new(if bucket.as_str() == "a" { "b" } else { "a" }).expect("a name");
     let half = &key[..key.len() / 2];

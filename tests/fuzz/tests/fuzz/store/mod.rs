@@ -100,7 +100,7 @@ impl Opened {
     /// Everything there is.
     fn rows(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut rows = BTreeMap::new();
-        for space in [Space::Objects, Space::Pinned, Space::Trees] {
+        for space in [Space::Objects, Space::Pinned, Space::Trees, Space::Receipts] {
             let mut visit = |key: &[u8], value: bytes::Bytes| {
                 rows.insert(row(space, key), value.to_vec());
                 ControlFlow::Continue(())

@@ -65,14 +65,14 @@ fn meaning(payload: &[u8]) -> Option<Vec<Row>> {
         let length = u32_at(take(4)?, 0) as usize;
         let key = take(length).filter(|key| (1..=65_535).contains(&key.len()))?.to_vec();
         let value = match flags {
-            0 | 1 | 4 => None,
-            2 | 3 | 6 => {
+            0 | 1 | 4 | 8 => None,
+            2 | 3 | 6 | 10 => {
                 let length = u32_at(take(4)?, 0) as usize;
                 Some(take(length)?.to_vec())
             }
             _ => return None,
         };
-        rows.push(([&[flags & 5], &key[..]].concat(), value));
+        rows.push(([&[flags & !2], &key[..]].concat(), value));
     }
     take(1).is_none().then_some(rows)
 }
