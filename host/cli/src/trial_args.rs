@@ -58,7 +58,7 @@ pub(crate) struct DiffArgs {
 pub(crate) struct FetchArgs {
     /// Its name, name@version, or four digits or more of the beginning of its digest
     pub(crate) plugin: String,
-    /// The file of the component, which is replaced [default: NAME@VERSION.wasm, which must not exist yet]
+    /// The file of the component, which is replaced (default: NAME@VERSION.wasm, which must not exist yet)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
