@@ -28,7 +28,7 @@ pub(crate) enum ConflictCommand {
         bucket: String,
         #[command(flatten)]
         key: KeyArgs,
-        /// The file, which is replaced [default: BUCKET.KEY.merges, which must not exist yet]
+        /// The file, which is replaced (default: BUCKET.KEY.merges, which must not exist yet)
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },

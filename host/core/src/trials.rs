@@ -6,7 +6,7 @@
 //! one.
 //!
 //! Where a plugin is chosen: reads, writes at the limit, exchanges, comparisons of views, operations and questions go
-//! by [`merging`]. A value must please the validators of all versions ([`validators`]), because either of them may have
+//! by [`merging`]. A value must please the validators of all versions (`validators`), because either of them may have
 //! to merge it: the share may grow, or end.
 
 use rejoin_proto::catalog::{Activation, BucketProps};

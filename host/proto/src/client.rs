@@ -19,6 +19,8 @@ use crate::conflict::{ConflictNote, LawViolation};
 use crate::error::ErrorReply;
 use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
+#[cfg(doc)]
+use crate::layout_request::LayoutRequest;
 use crate::layout_request::{LayoutPlan, LayoutStatus};
 use crate::object::Content;
 use crate::plugin_state::NodePlugins;
