@@ -183,33 +183,3 @@ async fn a_node_with_too_much_to_do_says_so_at_once_and_when_to_come_again() {
     let patient = cluster.builder(0).connect().await.unwrap().bucket::<Bytes>("plain").unwrap();
     patient.put("second", b"v".to_vec()).create().await.unwrap();
 }
-
-/// More writers than the shard can keep up with: those that would wait behind requests which wait too long are refused.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shard_that_stays_behind_refuses_what_would_wait_too() {
-    let cluster = Cluster::start_with(3, "shards = 1\nqueue_wait_ms = 1").await;
-    cluster.bucket("plain", BucketProps::default()).await;
-    let client = cluster.builder(0).attempts(1).connect().await.unwrap();
-    let bucket = client.bucket::<Bytes>("plain").unwrap();
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..3_000 {
-        let bucket = bucket.clone();
-        writers.spawn(async move {
-            for number in 0_u64.. {
-                match bucket.put(format!("{writer}-{number}"), b"v".to_vec()).blind().await {
-                    Err(error) if error.to_string().contains("waiting too long") => return error,
-                    _ => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-                }
-            }
-            unreachable!("there are always more numbers")
-        });
-    }
-    let refused = tokio::time::timeout(std::time::Duration::from_secs(60), writers.join_next());
-    let error = refused.await.expect("some are refused").expect("a writer").unwrap();
-    assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
-    assert!(error.is_retryable() && error.retry_after().is_some(), "{error:?}");
-    writers.shutdown().await;
-    // When the others are gone, the SDK comes again by itself until there is room.
-    let patient = cluster.builder(0).connect().await.unwrap().bucket::<Bytes>("plain").unwrap();
-    patient.put("after", b"v".to_vec()).blind().await.unwrap();
-}
