@@ -224,8 +224,8 @@ impl Sentinel {
             evidence.known.pop_first();
         }
         Some(format!(
-            "merges of {keys} keys broke a law when they were checked again, the last one in bucket {} the law of {law} \
-             ({equation}) on the key with the hash {:032x}; `rejoin conflict violations {0}` has the siblings",
+            "merges of {keys} keys broke a law when they were checked again, the last one in bucket {} the law of \
+             {law} ({equation}) on the key with the hash {:032x}; `rejoin conflict violations {0}` has the siblings",
             found.bucket_name, found.key_hash
         ))
     }
@@ -241,8 +241,8 @@ impl Sentinel {
             let Alarm { bucket_name, times, key_hash, .. } = alarm;
             let of = view.tenant_name(*tenant).map_or_else(|| tenant.to_string(), ToString::to_string);
             format!(
-                "the merge of bucket {bucket_name} of tenant {of} breaks the law of {law}: found {times} times in merges \
-                 of plugin {plugin}, last on the key with the hash {key_hash:032x}; `rejoin conflict violations \
+                "the merge of bucket {bucket_name} of tenant {of} breaks the law of {law}: found {times} times in \
+                 merges of plugin {plugin}, last on the key with the hash {key_hash:032x}; `rejoin conflict violations \
                  {bucket_name}` has the siblings"
             )
         };
