@@ -13,22 +13,13 @@ pub(crate) struct Peers {
     pub(crate) open: BTreeMap<u64, Connection>,
     /// The connection to each peer that shards and catalog were told is up.
     pub(crate) up: BTreeMap<NodeId, Connection>,
-    /// Why a peer cannot be dialled, for errors that do not pass with time. The text has no digits, so that it is the
-    /// same at each attempt.
-    pub(crate) dial_problems: BTreeMap<NodeId, String>,
     /// When to try again to save the disk ids, in microseconds of the node's clock, after a full disk.
     pub(crate) save_again_at_us: Option<u64>,
 }
 
 impl Peers {
     pub(crate) fn new(links: Links) -> Self {
-        Self {
-            links,
-            open: BTreeMap::new(),
-            up: BTreeMap::new(),
-            dial_problems: BTreeMap::new(),
-            save_again_at_us: None,
-        }
+        Self { links, open: BTreeMap::new(), up: BTreeMap::new(), save_again_at_us: None }
     }
 
     pub(crate) fn next_wake_us(&self) -> u64 {

@@ -81,23 +81,21 @@ pub(crate) async fn run_links(
 async fn dial(ctx: Arc<NodeContext>, endpoint: Endpoint, peer: NodeId) {
     let node = ctx.view.borrow().nodes.get(&peer).cloned();
     let Some(node) = node.filter(|_| !ctx.faults.is_cut(peer)) else {
-        return handle_event(&ctx, LinkEvent::DialFailed(peer));
+        return handle_event(&ctx, LinkEvent::DialFailed(peer, None));
     };
     match endpoint.connect_peer_at(&node.address, &node.name).await {
         Ok(connection) => serve(&ctx, connection, node.name, true).await,
         Err(error) => {
             tracing::debug!(peer = %node.name, %error, "a peer could not be dialled");
-            report_dial_problem(&ctx, peer, &node.name, &error);
-            handle_event(&ctx, LinkEvent::DialFailed(peer));
+            handle_event(&ctx, LinkEvent::DialFailed(peer, is_lasting(&error).then(|| error.to_string())));
         }
     }
 }
 
-/// Reports a dial error that lasts until an operator does something: one of the two nodes does not accept the other's
-/// identity or version. The problem is cleared when the peer connects. The peer is dialled again and again, so the same
-/// reason is reported once; digits, such as the age of a certificate, do not count as a difference.
-fn report_dial_problem(ctx: &NodeContext, peer: NodeId, name: &Name, error: &Error) {
-    let lasting = matches!(
+/// Whether a dial error lasts until an operator does something: one of the two nodes does not accept the other's
+/// identity or version.
+fn is_lasting(error: &Error) -> bool {
+    matches!(
         error,
         Error::Untrusted { .. }
             | Error::CertificateRefused { .. }
@@ -106,16 +104,7 @@ fn report_dial_problem(ctx: &NodeContext, peer: NodeId, name: &Name, error: &Err
             | Error::NotANode { .. }
             | Error::NoSuchProtocol { .. }
             | Error::Version { .. }
-    );
-    if !lasting {
-        return;
-    }
-    let text = error.to_string();
-    let reason: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
-    let known = ctx.peers().dial_problems.insert(peer, reason.clone());
-    if known.as_ref() != Some(&reason) {
-        ctx.problems.set(&dial_source(name), format!("{} and {name} cannot connect: {text}", ctx.config.name));
-    }
+    )
 }
 
 /// The problem's source when a peer cannot be dialled.
@@ -340,9 +329,7 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
             let _ = ctx.catalog.send(CatalogRequest::PeerUp { peer, connection: number, digest: catalog });
             let name = ctx.peer_name(peer);
             tracing::info!(peer = %name, "connected");
-            if peers.dial_problems.remove(&peer).is_some() {
-                ctx.problems.clear(&dial_source(&name));
-            }
+            ctx.problems.clear(&dial_source(&name));
         }
         LinkOutput::PeerDown(peer) => {
             peers.up.remove(&peer);
@@ -372,6 +359,10 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
             }
             ctx.problems
                 .set(&format!("peer {name}"), format!("{} and {name} contradict each other: {why}", ctx.config.name));
+        }
+        LinkOutput::CannotConnect(peer, why) => {
+            let name = ctx.peer_name(peer);
+            ctx.problems.set(&dial_source(&name), format!("{} and {name} cannot connect: {why}", ctx.config.name));
         }
         LinkOutput::Reconciled(peer) => ctx.problems.clear(&format!("peer {}", ctx.peer_name(peer))),
         LinkOutput::Serve { met_all } => {

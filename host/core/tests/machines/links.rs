@@ -182,7 +182,7 @@ impl Nodes {
 
     fn dial(&mut self, from: usize, to: usize) {
         if self.links[to].is_none() {
-            return self.event(from, LinkEvent::DialFailed(node(to)));
+            return self.event(from, LinkEvent::DialFailed(node(to), None));
         }
         self.connections += 1;
         let connection = self.connections;
@@ -257,6 +257,45 @@ pub(crate) fn a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_c
         nodes.event(1, LinkEvent::CaughtUp(node(peer)));
     }
     assert_eq!(nodes.served(1), Some(true));
+}
+
+/// Why a node was told that a peer cannot be dialled, each time.
+fn dial_problems(nodes: &Nodes, index: usize) -> Vec<&str> {
+    let mut problems = Vec::new();
+    for output in &nodes.outputs[index] {
+        if let LinkOutput::CannotConnect(_, why) = output {
+            problems.push(why.as_str());
+        }
+    }
+    problems
+}
+
+#[test]
+fn a_peer_that_cannot_be_dialled_is_told_of_once_and_not_while_it_is_up() {
+    let mut nodes = Nodes::new(2);
+    nodes.start(0);
+    let refused = |days: u32| LinkEvent::DialFailed(node(1), Some(format!("its certificate ended {days} days ago")));
+    (1..4).for_each(|days| nodes.event(0, refused(days)));
+    nodes.event(0, LinkEvent::DialFailed(node(1), None));
+    assert_eq!(dial_problems(&nodes, 0), ["its certificate ended 1 days ago"]);
+
+    nodes.start(1);
+    nodes.pass(LONGEST_MS);
+    assert!(nodes.links[0].as_ref().is_some_and(|links| links.connection(node(1)).is_some()));
+    // An attempt that began before the peer dialled ends only now, with the certificates that it began with.
+    nodes.outputs[0].clear();
+    nodes.event(0, refused(5));
+    assert!(dial_problems(&nodes, 0).is_empty(), "{:?}", dial_problems(&nodes, 0));
+    // So does a connection of before that the peer has refused.
+    let (peer, late) = (node(1), u64::MAX);
+    nodes.event(0, LinkEvent::Connected { peer, name: name("n1"), connection: late, dialled: true });
+    nodes.event(0, LinkEvent::Closed(late, Some("the secrets differ".into())));
+    assert!(nodes.refusals(0).is_empty(), "{:?}", nodes.refusals(0));
+
+    nodes.stop(1);
+    nodes.pass(LONGEST_MS);
+    nodes.event(0, refused(6));
+    assert_eq!(dial_problems(&nodes, 0), ["its certificate ended 6 days ago"], "it was up since the first one");
 }
 
 #[test]

@@ -248,6 +248,7 @@ impl World {
                 self.tell_control(at, CatalogEvent::PeerReady(peer, digest), None)
             }
             LinkOutput::Refused(_, why) => panic!("equal nodes refuse each other: {why}"),
+            LinkOutput::CannotConnect(_, why) => panic!("dials fail here only while the peer is away: {why}"),
             LinkOutput::Reconciled(_) => {}
             LinkOutput::Serve { met_all } => {
                 self.recorder.mark(if met_all { "served when all were met" } else { "served without all" });
@@ -275,7 +276,7 @@ impl World {
         }
         if self.now_us >= until_us {
             self.network.under_way -= 1;
-            return self.link_event(from, LinkEvent::DialFailed(self.keys.node(to)));
+            return self.link_event(from, LinkEvent::DialFailed(self.keys.node(to), None));
         }
         let at_us = (self.now_us + resend_us).min(until_us);
         self.plan_at(at_us, Occurrence::Dialling(Dialling { resend_us: 2 * resend_us, ..dialling }));

@@ -93,8 +93,9 @@ pub enum LinkEvent {
     },
     /// The live layouts of this node, as its shards and sessions know them by now.
     Layouts(LayoutRange),
-    /// An attempt to dial has failed.
-    DialFailed(NodeId),
+    /// An attempt to dial has failed. With the reason if it lasts until an operator changes something: one side does not
+    /// accept the other's certificate or version.
+    DialFailed(NodeId, Option<String>),
     /// The other side's hello.
     Hello(u64, PeerHello),
     /// One more shard has checked the peer's actors, and its objections are sent.
@@ -163,6 +164,9 @@ pub enum LinkOutput {
     Refused(NodeId, String),
     /// The peer fits again.
     Reconciled(NodeId),
+    /// A peer cannot be dialled, for that reason. It lasts until the peer is up. Told once for attempts in a row that
+    /// fail for the same reason.
+    CannotConnect(NodeId, String),
     /// Take requests from now on. Unless all peers were met, every shard first ends the tenures of its actors.
     Serve {
         /// Whether every peer has come through.

@@ -83,11 +83,23 @@ struct Link {
     dial_at_us: u64,
     /// Why it and this node refuse each other.
     refused: Option<String>,
+    /// The reason of the last [`LinkOutput::CannotConnect`] since it was up, without digits: the age of a certificate is
+    /// in it, and changes at each attempt.
+    dial_problem: Option<String>,
 }
 
 impl Link {
     fn new(name: Name, standing: Standing, pause_us: u64, now: Now) -> Self {
-        Self { name, standing, active: None, dialling: false, pause_us, dial_at_us: now.mono_us, refused: None }
+        Self {
+            name,
+            standing,
+            active: None,
+            dialling: false,
+            pause_us,
+            dial_at_us: now.mono_us,
+            refused: None,
+            dial_problem: None,
+        }
     }
 
     fn is_member(&self) -> bool {
@@ -255,7 +267,7 @@ impl Links {
             }
             LinkEvent::Peers { member_of, peers } => self.set_peers(now, member_of, peers, outputs),
             LinkEvent::Layouts(layouts) => self.config.layouts = layouts,
-            LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
+            LinkEvent::DialFailed(peer, why) => self.dial_failed(now, peer, why, outputs),
             LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
             LinkEvent::ActorsChecked(connection) => {
                 self.step(connection, outputs, |active| {
@@ -351,9 +363,17 @@ impl Links {
         self.pending_hellos.insert(connection, PendingHello { peer, name, by_lower, until_us });
     }
 
-    fn dial_failed(&mut self, now: Now, peer: NodeId) {
+    fn dial_failed(&mut self, now: Now, peer: NodeId, lasting: Option<String>, outputs: &mut Vec<LinkOutput>) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.dialling = false;
+            // The peer may have dialled meanwhile. An attempt that began with certificates of before tells nothing then.
+            if let Some(why) = lasting.filter(|_| link.active.is_none()) {
+                let reason = why.chars().filter(|c| !c.is_ascii_digit()).collect();
+                if link.dial_problem.as_ref() != Some(&reason) {
+                    link.dial_problem = Some(reason);
+                    outputs.push(LinkOutput::CannotConnect(peer, why));
+                }
+            }
         }
         self.pause(now, peer);
     }
@@ -382,6 +402,7 @@ impl Links {
         if link.refused.take().is_some() {
             outputs.push(LinkOutput::Reconciled(peer));
         }
+        link.dial_problem = None;
         if let Some(active) = &link.active {
             // Both sides may have dialled. Both keep the connection of the lower id, so that they do not end up with
             // different ones. The other one stays open for a while, so that answers under way on it are not lost.
@@ -535,7 +556,9 @@ impl Links {
                 }
             }
         }
-        if let (Some(peer), Some(why)) = (of, refusal) {
+        // A refusal that is older than the connection in use tells nothing.
+        let is_up = |peer: &NodeId| self.links.get(peer).is_some_and(|link| link.active.is_some());
+        if let (Some(peer), Some(why)) = (of.filter(|peer| !is_up(peer)), refusal) {
             let name = self.links.get(&peer).map(|link| link.name.to_string()).unwrap_or_default();
             self.refuse(peer, &format!("{name} refuses this node: {why}"), outputs);
         }
