@@ -93,8 +93,8 @@ pub enum LinkEvent {
     },
     /// The live layouts of this node, as its shards and sessions know them by now.
     Layouts(LayoutRange),
-    /// An attempt to dial has failed. With the reason if it lasts until an operator changes something: one side does not
-    /// accept the other's certificate or version.
+    /// An attempt to dial has failed. With the reason if it lasts until an operator changes something: one side does
+    /// not accept the other's certificate or version.
     DialFailed(NodeId, Option<String>),
     /// The other side's hello.
     Hello(u64, PeerHello),

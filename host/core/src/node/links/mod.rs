@@ -83,8 +83,8 @@ struct Link {
     dial_at_us: u64,
     /// Why it and this node refuse each other.
     refused: Option<String>,
-    /// The reason of the last [`LinkOutput::CannotConnect`] since it was up, without digits: the age of a certificate is
-    /// in it, and changes at each attempt.
+    /// The reason of the last [`LinkOutput::CannotConnect`] since it was up, without digits: the age of a certificate
+    /// is in it, and changes at each attempt.
     dial_problem: Option<String>,
 }
 
@@ -366,7 +366,8 @@ impl Links {
     fn dial_failed(&mut self, now: Now, peer: NodeId, lasting: Option<String>, outputs: &mut Vec<LinkOutput>) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.dialling = false;
-            // The peer may have dialled meanwhile. An attempt that began with certificates of before tells nothing then.
+            // The peer may have dialled meanwhile. An attempt that began with certificates of before tells nothing
+            // then.
             if let Some(why) = lasting.filter(|_| link.active.is_none()) {
                 let reason = why.chars().filter(|c| !c.is_ascii_digit()).collect();
                 if link.dial_problem.as_ref() != Some(&reason) {
