@@ -1,8 +1,7 @@
-//! CPU time of this process as a measurement for criterion.
+//! CPU time of this process.
 
 use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 
 /// User and system time of all threads of this process.
@@ -25,48 +24,16 @@ impl CpuTime {
     }
 }
 
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        Self::now()
-    }
-
-    fn end(&self, before: Duration) -> Duration {
-        Self::now() - before
-    }
-
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    /// Formats nanoseconds as criterion formats wall-clock time.
-    fn formatter(&self) -> &dyn ValueFormatter {
-        static WALL: WallTime = WallTime;
-        WALL.formatter()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn work_takes_cpu_time_and_it_is_shown_in_nanoseconds() {
+    fn work_takes_cpu_time() {
         let busy = CpuTime::of(|| {
             let before = CpuTime::now();
             while CpuTime::now() - before < Duration::from_millis(20) {}
         });
         assert!(busy >= Duration::from_millis(20));
-        assert_eq!(CpuTime.formatter().scale_for_machines(&mut [1.0]), "ns");
     }
 }

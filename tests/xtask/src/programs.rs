@@ -37,7 +37,8 @@ impl Program {
     /// with the features of the tests, so that they build nothing again.
     pub(crate) fn plan(self, path: &Path, words: &[String]) -> Vec<Step> {
         let build = ["build", "--workspace", "--bin", "rejoin", "--bin", self.binary(), "--test", "the_house"];
-        let build = build.map(str::to_owned).to_vec();
+        let features: &[&str] = if self == Self::Fairness { &["--features", "measure"] } else { &[] };
+        let build = build.iter().chain(features).map(|word| (*word).to_owned()).collect();
         vec![cargo_with("the build", build, Vec::new()), program(self.what(), path, words.to_vec())]
     }
 }
@@ -53,11 +54,14 @@ mod tests {
 
     #[test]
     fn the_words_reach_the_program_that_was_built() {
-        for (of, line) in [(Program::Storm, "--minutes 30 --seed 7"), (Program::Fairness, "--seconds 2")] {
+        let runs =
+            [(Program::Storm, "--minutes 30 --seed 7", ""), (Program::Fairness, "--seconds 2", " --features measure")];
+        for (of, line, features) in runs {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             let steps = of.plan(Path::new("/elsewhere/program"), &words);
             let shown: Vec<String> = steps.iter().map(Step::to_string).collect();
-            let build = format!("cargo build --workspace --bin rejoin --bin {} --test the_house", of.binary());
+            let build =
+                format!("cargo build --workspace --bin rejoin --bin {} --test the_house{features}", of.binary());
             assert_eq!(shown, [build, format!("/elsewhere/program {line}")]);
         }
     }

@@ -1,10 +1,10 @@
 //! Measures what a change of the layout takes, and what clients feel of it: three processes become four, and three
 //! again.
 //!
-//! `cargo build --workspace --bins && target/debug/rejoin-bench-growing [KEYS [SECONDS [TURNS]]]`, by default with
-//! 100 000 keys, 10 s for each load, and 3 turns. In each turn clients are measured alone and while a node is added,
-//! and then alone and while it leaves again. The first change, in which nobody asks, shows what the change takes by
-//! itself.
+//! `cargo build --workspace --bins --features measure && target/debug/rejoin-bench-growing [KEYS [SECONDS [TURNS]]]`,
+//! by default with 100 000 keys, 10 s for each load, and 3 turns. In each turn clients are measured alone and while a
+//! node is added, and then alone and while it leaves again. The first change, in which nobody asks, shows what the
+//! change takes by itself.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};

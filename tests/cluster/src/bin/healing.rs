@@ -1,11 +1,11 @@
 //! Measures how a cluster of three processes heals, what that costs, and what its clients feel of it.
 //!
-//! `cargo build --workspace --bins && target/debug/rejoin-bench-healing [KEYS [SECONDS [PART…]]]`, by default with
-//! 100 000 keys, 10 s for each load, and all parts. In this order: the start of a killed node (`starts`), the exchange
-//! of an idle cluster (`idle`), splits of its partitions (`splits`), the time to heal differences of growing numbers of
-//! keys (`differences`), and the latency of clients with and without a rebuild beside them, in turns (`rebuilds`).
-//! Bytes of the idle cluster are those of the loopback interface, so nothing else may use it meanwhile; `unshare
-//! --map-root-user --net sh -c 'ip link set lo up; …'` gives a run an interface of its own.
+//! `cargo build --workspace --bins --features measure && target/debug/rejoin-bench-healing [KEYS [SECONDS [PART…]]]`,
+//! by default with 100 000 keys, 10 s for each load, and all parts. In this order: the start of a killed node
+//! (`starts`), the exchange of an idle cluster (`idle`), splits of its partitions (`splits`), the time to heal
+//! differences of growing numbers of keys (`differences`), and the latency of clients with and without a rebuild beside
+//! them, in turns (`rebuilds`). Bytes of the idle cluster are those of the loopback interface, so nothing else may use
+//! it meanwhile; `unshare --map-root-user --net sh -c 'ip link set lo up; …'` gives a run an interface of its own.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};

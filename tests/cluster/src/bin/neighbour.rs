@@ -1,10 +1,10 @@
 //! Measures reads of conflicted keys in one bucket, alone and beside six readers of another bucket whose merges are
 //! slow.
 //!
-//! `cargo build --workspace --bins && target/debug/rejoin-bench-neighbour [SECONDS]`. Three nodes in processes of their
-//! own serve both buckets. Every read that is counted, and every read of the slow bucket, meets two siblings that no
-//! node has merged before, so no memo answers it. The two loads take turns, so that whatever else the machine does
-//! meets both.
+//! `cargo build --workspace --bins --features measure && target/debug/rejoin-bench-neighbour [SECONDS]`. Three nodes in
+//! processes of their own serve both buckets. Every read that is counted, and every read of the slow bucket, meets two
+//! siblings that no node has merged before, so no memo answers it. The two loads take turns, so that whatever else the
+//! machine does meets both.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Measures what it costs to be ready for slow owners: writes and reads in a cluster that relieves an owner as soon as
 //! it is late, and in one that waits a minute before.
 //!
-//! `cargo build --release --workspace --bins && target/release/rejoin-bench-relief [SECONDS [TURNS]]`, by default 5 s
-//! for each load and 5 turns. The two clusters run at the same time and take the loads in turns, either of them first
-//! in every other turn; the other one is idle meanwhile.
+//! `cargo build --release --workspace --bins --features measure && target/release/rejoin-bench-relief [SECONDS
+//! [TURNS]]`, by default 5 s for each load and 5 turns. The two clusters run at the same time and take the loads in
+//! turns, either of them first in every other turn; the other one is idle meanwhile.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;

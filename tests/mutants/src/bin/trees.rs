@@ -1,9 +1,9 @@
 //! Measures what hash trees cost a write: the cores of three nodes, paired with the same ones without trees.
 //!
-//! `cargo build --release --workspace --bins && target/release/rejoin-bench-trees [WRITES [ROUNDS]]`, by default 4 000
-//! writes of 100 bytes in each of 20 rounds. No disk and no network, but messages are encoded, sent and decoded. The
-//! product has no switch for trees. Here the core is the [twin](rejoin_core::mutants), in which two rules of trees are
-//! broken together: then nothing of a write touches a tree.
+//! `cargo build --release --workspace --bins --features measure && target/release/rejoin-bench-trees [WRITES
+//! [ROUNDS]]`, by default 4 000 writes of 100 bytes in each of 20 rounds. No disk and no network, but messages are
+//! encoded, sent and decoded. The product has no switch for trees. Here the core is the [twin](rejoin_core::mutants),
+//! in which two rules of trees are broken together: then nothing of a write touches a tree.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the figures are what was asked for")]
 // The modules of `tests/bench`, compiled against the twin. Only a part of what they have is used here.

@@ -2,14 +2,12 @@
 //! beside the old one, never new fixtures. Fixtures for something new are written with `REJOIN_WRITE_FIXTURES=1`, which
 //! leaves those that exist alone.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use support::{Sample, object_id, samples, vector};
-
 use rejoin_proto::context::{self, ContextKey};
+
+use crate::support::{self, Sample, object_id, samples, vector};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -82,5 +80,5 @@ fn ids_hashes_and_contexts_are_what_they_were() {
         format!("context {}", context::to_text(&token)),
         format!("context with a cloud {}", context::to_text(&clouded)),
     ];
-    assert_eq!(found.join("\n"), include_str!("ids_of_today.txt").trim_end());
+    assert_eq!(found.join("\n"), include_str!("../ids_of_today.txt").trim_end());
 }

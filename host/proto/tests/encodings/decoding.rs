@@ -1,15 +1,14 @@
 //! Decoding any bytes: no panic, no trailing bytes, and encoded values are restored.
 
-mod support;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{Sample, again, samples};
 
 use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::peer::{PeerEnvelope, PeerHello, PeerReady};
 use rejoin_proto::{Layout, Object, catalog::Record};
+
+use crate::support::{self, Sample, again, samples};
 
 /// Bytes that decode must be the encoding of the decoded value: each value has one encoding.
 fn is_stable<T: Versioned>(bytes: &[u8]) {

@@ -1,5 +1,4 @@
-//! One value of everything that has a frozen encoding, shared by the test binaries of this crate.
-#![allow(dead_code)] // Each binary uses its part.
+//! One value of everything that has a frozen encoding, for the tests of this crate.
 
 pub(crate) mod client;
 pub(crate) mod peer;

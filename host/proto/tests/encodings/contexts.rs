@@ -1,13 +1,12 @@
 //! Contexts cannot be forged, altered or used for another key; their text is safe in shells and headers.
 
-mod support;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{object_id, vector};
 
 use rejoin_proto::context::{ContextError, ContextKey, MAX_CONTEXT_BYTES, from_text, to_text};
 use rejoin_proto::{ActorId, BucketId, Dot, DotSpan, ObjectId, TenantId, VersionVector};
+
+use crate::support::{object_id, vector};
 
 fn key() -> ContextKey {
     ContextKey::derive(1, b"a cluster's secret")

@@ -1,14 +1,13 @@
 //! The checks of names, digests, layouts and properties.
 
-mod support;
-
 use proptest::prelude::*;
-use support::{digest, layout};
 
 use rejoin_proto::catalog::{BucketProps, Quorum};
 use rejoin_proto::hash::partition_of;
 use rejoin_proto::layout::{BadLayout, MAX_NODES};
 use rejoin_proto::{Hlc, Layout, LayoutNode, Name, NodeId, PartitionId, PluginDigest};
+
+use crate::support::{self, digest, layout};
 
 #[test]
 fn fuel_grows_with_the_inputs_between_two_bounds() {

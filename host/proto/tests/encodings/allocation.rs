@@ -4,8 +4,6 @@
 //! counts.
 #![allow(unsafe_code)]
 
-mod support;
-
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
 
@@ -14,6 +12,8 @@ use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{PeerEnvelope, PeerHello, PeerReady};
 use rejoin_proto::{Layout, Object, catalog::Record};
+
+use crate::support;
 
 thread_local! {
     // For this thread only: the test harness allocates on others. Neither has a destructor, so that the allocator may
