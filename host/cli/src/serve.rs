@@ -115,13 +115,17 @@ pub(crate) fn log(json: bool, color: bool, default: &str) {
 }
 
 /// Asks the kernel to kill this process when the thread that started it ends.
+///
+/// # Errors
+/// The kernel refuses.
 #[cfg(target_os = "linux")]
-fn end_with_parent() -> Result<(), Failure> {
+pub(crate) fn end_with_parent() -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|why| Failure::usage(format!("cannot be tied to the parent process: {why}")))
 }
 
+/// Other systems have no such request.
 #[cfg(not(target_os = "linux"))]
-fn end_with_parent() -> Result<(), Failure> {
+pub(crate) fn end_with_parent() -> Result<(), Failure> {
     Ok(())
 }

@@ -70,7 +70,18 @@ Ship it:
 
 Measure it (all but fairness build with --release):
   bench        Measure the parts of an operation and whole operations, and compare them.
-  bench-peers  Put the same load on a cluster and on Redis with two replicas. Needs redis-server.
+  bench-peers  Put the same load on a cluster, on Redis with two replicas and on three members of etcd, where
+               redis-server and etcd are installed, and measure how the costs of a cluster grow. Writes an HTML page
+               and a JSON document below the target directory. Takes about ten minutes; more keys take longer.
+                 --keys-up-to N     grow from 1000 to N keys, at most 10000000 (100000)
+                 --values-up-to B   grow from values of 100 to B bytes, at most 1048576 (10000)
+                 --seconds S        measure each load for S seconds (2)
+                 --rounds R         take R rounds, in which the systems take turns (3)
+  overload     Offer three nodes many times what they can do: goodput, refusals, memory, and when it is over.
+                 --seconds S        offer it for S seconds (10)
+                 --times T          offer T times the peak (10)
+                 --processes P      from P generator processes (one for each processor, at least 2)
+                 --clients C        with C operations under way at most (8192)
   fairness     Measure what one tenant feels of another one that floods it, on three nodes in processes of their own:
                goodput and p99 beside 100 times its rate, slow merges, 16 MiB values, a hot key, connections, compiles,
                and, to tell what is the machine's, beside the same on another cluster of three nodes.
@@ -98,7 +109,6 @@ enum Verb {
     Ci,
     Guests,
     Bench,
-    BenchPeers,
     Fuzz(fuzz::Options),
     Sim(sim::Options),
     /// With the words for it.
@@ -130,14 +140,16 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
     if let Some((verb, options)) = arguments.split_first()
-        && matches!(verb.as_str(), "fairness" | "fuzz" | "sim" | "storm")
+        && matches!(verb.as_str(), "bench-peers" | "fairness" | "fuzz" | "overload" | "sim" | "storm")
         && !options.iter().any(|option| option == "--help")
     {
         let (dry_run, options): (Vec<&str>, Vec<&str>) =
             options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
         let words = || options.iter().map(|word| (*word).to_owned()).collect();
         let verb = match verb.as_str() {
+            "bench-peers" => Verb::Program(Program::Peers, words()),
             "fairness" => Verb::Program(Program::Fairness, words()),
+            "overload" => Verb::Program(Program::Overload, words()),
             "fuzz" => Verb::Fuzz(fuzz::Options::parse(&options)?),
             "sim" => Verb::Sim(sim::Options::parse(&options)?),
             _ => Verb::Program(Program::Storm, words()),
@@ -155,12 +167,11 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "ci" => Verb::Ci,
             "guests" => Verb::Guests,
             "bench" => Verb::Bench,
-            "bench-peers" => Verb::BenchPeers,
             "licences" => Verb::Licences,
             "release" => Verb::Release,
             "reproduce" => Verb::Reproduce,
             "sbom" => Verb::Sbom,
-            "fairness" | "fuzz" | "sim" | "storm" | "help" => Verb::Help,
+            "bench-peers" | "fairness" | "fuzz" | "overload" | "sim" | "storm" | "help" => Verb::Help,
             other => return Err(format!("there is no command `{other}`")),
         },
         [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
@@ -182,15 +193,14 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         Verb::Demo => steps::demo(&setup::binary(&root, "rejoin")?),
         Verb::Test => steps::test(),
         Verb::Ci => {
-            let storm = setup::binary(&root, Program::Storm.binary())?;
+            let storm = Program::Storm.path(&root)?;
             steps::ci(setup::has_cargo_deny(), &storm, &setup::target(&root)?)
         }
         Verb::Guests => steps::guests(&setup::target(&root)?),
-        Verb::Bench => steps::bench(Step::Distance),
-        Verb::BenchPeers => steps::bench(Step::Peers),
+        Verb::Bench => steps::bench(),
         Verb::Fuzz(options) => options.plan(&root)?,
         Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
-        Verb::Program(program, words) => program.plan(&setup::binary(&root, program.binary())?, words),
+        Verb::Program(program, words) => program.plan(&program.path(&root)?, words),
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
         Verb::Release => vec![reproduce::build(&root, &setup::target(&root)?)],
         Verb::Reproduce => vec![Step::Reproduce(setup::target(&root)?.join("reproduce"))],
@@ -202,10 +212,6 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
     }
     if !matches!(verb, Verb::Licences | Verb::Sbom) {
         setup::check_and_add(&root)?;
-    }
-    if verb == Verb::BenchPeers {
-        // Before anything is built for it.
-        bench::redis()?;
     }
     if verb == Verb::Ci && !setup::has_cargo_deny() {
         eprintln!(
@@ -258,7 +264,6 @@ fn perform(step: &Step, root: &Path) -> Result<(), String> {
             Ok(())
         }
         Step::Distance => bench::distance(root),
-        Step::Peers => bench::peers(root),
     }
 }
 
@@ -294,7 +299,13 @@ mod tests {
         assert!(matches!(parsed("storm --dry-run --minutes 3"), Ok((Verb::Program(Program::Storm, _), true))));
         assert!(matches!(parsed("storm"), Ok((Verb::Program(Program::Storm, _), false))));
         let words = ["--seconds", "2"].map(str::to_owned).to_vec();
-        assert_eq!(parsed("fairness --seconds 2"), Ok((Verb::Program(Program::Fairness, words), false)));
+        for (verb, program) in
+            [("fairness", Program::Fairness), ("bench-peers", Program::Peers), ("overload", Program::Overload)]
+        {
+            let line = format!("{verb} --seconds 2");
+            assert_eq!(parsed(&line), Ok((Verb::Program(program, words.clone()), false)));
+        }
+        assert_eq!(parsed("bench-peers --help"), Ok((Verb::Help, false)));
     }
 
     #[test]
@@ -310,7 +321,7 @@ mod tests {
         let shipping = ["release", "reproduce", "sbom"];
         let others =
             ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "guests", "help"];
-        let measuring = ["fairness"];
+        let measuring = ["fairness", "overload"];
         for command in others.into_iter().chain(shipping).chain(measuring) {
             let explained = |line: &str| {
                 line.strip_prefix("  ")

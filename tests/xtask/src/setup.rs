@@ -35,6 +35,14 @@ pub(crate) fn binary(root: &Path, name: &str) -> Result<PathBuf, String> {
     Ok(target(root)?.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
+/// Where cargo puts the program `name` with `--release`.
+///
+/// # Errors
+/// When cargo does not say.
+pub(crate) fn released(root: &Path, name: &str) -> Result<PathBuf, String> {
+    Ok(target(root)?.join("release").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
 /// Where cargo builds to.
 ///
 /// # Errors

@@ -27,8 +27,6 @@ pub(crate) enum Step {
     Packages(PathBuf),
     /// Measure the parts and the whole.
     Distance,
-    /// Measure a cluster and Redis.
-    Peers,
 }
 
 /// A program to run in the workspace root.
@@ -96,10 +94,10 @@ pub(crate) fn licences(cargo_deny: bool) -> Vec<Step> {
     }
 }
 
-/// Builds as for a release, and measures.
-pub(crate) fn bench(what: Step) -> Vec<Step> {
+/// Builds as for a release, and measures the parts of an operation and whole ones.
+pub(crate) fn bench() -> Vec<Step> {
     let build = ["build", "--release", "-p", "rejoin", "-p", "rejoin-test-bench", "--bins", "--features", "measure"];
-    vec![cargo("the build", &build), what]
+    vec![cargo("the build", &build), Step::Distance]
 }
 
 fn cargo(what: &'static str, arguments: &[&'static str]) -> Step {
@@ -192,7 +190,7 @@ impl Step {
             Self::Sbom => "the bill of materials",
             Self::Reproduce(_) => "two builds",
             Self::Packages(_) => "packages of npm",
-            Self::Distance | Self::Peers => "the measurement",
+            Self::Distance => "the measurement",
         }
     }
 }
@@ -210,7 +208,6 @@ impl fmt::Display for Step {
                 write!(f, "(here) npm ci, in {} and with the lock file of plugins/cart-js", target.display())
             }
             Self::Distance => f.write_str("(here) rejoin-bench-distance"),
-            Self::Peers => f.write_str("(here) rejoin bench, on Redis and on a cluster"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One client of a cluster under load.
 
+use std::time::Duration;
+
 use rejoin_client::{Bucket, Bytes, Context, Object};
 
 use super::args::{Mode, Plan};
@@ -26,7 +28,7 @@ impl Writer {
     /// Writes each of its keys once.
     pub(crate) async fn fill(&mut self, plan: &Plan) -> rejoin_client::Result<()> {
         for own in 0..self.seen.len() {
-            self.put(plan, own).await?;
+            self.put(plan, own, None).await?;
         }
         Ok(())
     }
@@ -36,19 +38,28 @@ impl Writer {
         let done = match (kind, plan.mode) {
             (Kind::Read, _) => self.get(plan).await,
             (Kind::Write, Mode::Conflict) => self.put_blind(plan).await,
-            (Kind::Write, _) => self.put(plan, rand::random_range(0..self.seen.len())).await,
+            (Kind::Write, _) => self.put(plan, rand::random_range(0..self.seen.len()), plan.deadline).await,
         };
         done.unwrap_or_else(|error| Outcome::Failed(format!("{:?}", error.kind())))
     }
 
-    async fn put(&mut self, plan: &Plan, own: usize) -> rejoin_client::Result<Outcome> {
+    /// Writes one of its keys, within the time-out of the connection or a shorter one.
+    async fn put(&mut self, plan: &Plan, own: usize, timeout: Option<Duration>) -> rejoin_client::Result<Outcome> {
         let number = u32::try_from(own).unwrap_or(u32::MAX) * plan.clients + self.number;
         let put = self.bucket.put(plan.key(number), &self.value);
         let put = match &self.seen[own] {
             Some(context) => put.context(context),
             None => put.blind(),
         };
-        self.seen[own] = Some(put.await?.context);
+        let put = match timeout {
+            Some(timeout) => put.timeout(timeout),
+            None => put,
+        };
+        let context = put.await?.context;
+        // Who only reads needs none, and those of many keys take memory.
+        if plan.mode != Mode::Get {
+            self.seen[own] = Some(context);
+        }
         Ok(Outcome::Done { siblings: 0, merged: false })
     }
 
@@ -60,13 +71,21 @@ impl Writer {
         let tail = format!(r#"":{{"c{writer}:{counter}":1}}}}}}"#);
         let item = "i".repeat(plan.value_bytes.saturating_sub(head.len() + tail.len()).max(1));
         let cart = [head, item, tail].concat().into_bytes();
-        self.bucket.put(plan.key(rand::random_range(0..plan.keys)), &cart).blind().await?;
+        let put = self.bucket.put(plan.key(rand::random_range(0..plan.keys)), &cart).blind();
+        match plan.deadline {
+            Some(deadline) => put.timeout(deadline).await?,
+            None => put.await?,
+        };
         Ok(Outcome::Done { siblings: 0, merged: false })
     }
 
     async fn get(&self, plan: &Plan) -> rejoin_client::Result<Outcome> {
-        let object = self.bucket.get(plan.key(rand::random_range(0..plan.keys))).await?;
-        Ok(read(plan.mode, &object))
+        let get = self.bucket.get(plan.key(rand::random_range(0..plan.keys)));
+        let get = match plan.deadline {
+            Some(deadline) => get.timeout(deadline),
+            None => get,
+        };
+        Ok(read(plan.mode, &get.await?))
     }
 }
 

@@ -7,7 +7,8 @@ use tokio::task::JoinSet;
 
 use super::args::{Mode, Plan};
 use super::cluster::Writer;
-use super::record::{Kind, Outcome, Recorder};
+use super::etcd::Etcd;
+use super::record::{Kind, NEVER_BEGUN, Outcome, Recorder};
 use super::redis::Redis;
 use super::schedule::Schedule;
 use crate::failure::{Exit, Failure};
@@ -16,6 +17,7 @@ use crate::failure::{Exit, Failure};
 pub(crate) enum LoadClient {
     Rejoin(Writer),
     Redis(Redis, u32),
+    Etcd(Etcd, u32),
 }
 
 impl LoadClient {
@@ -24,6 +26,9 @@ impl LoadClient {
             Self::Rejoin(writer) => Ok(writer.fill(plan).await?),
             Self::Redis(redis, number) => {
                 redis.fill(plan, *number).await.map_err(|why| Failure::new(Exit::Unreachable, format!("Redis: {why}")))
+            }
+            Self::Etcd(etcd, number) => {
+                etcd.fill(plan, *number).await.map_err(|why| Failure::new(Exit::Unreachable, format!("etcd: {why}")))
             }
         }
     }
@@ -38,6 +43,7 @@ impl LoadClient {
         let outcome = match self {
             Self::Rejoin(writer) => writer.operate(plan, kind).await,
             Self::Redis(redis, _) => redis.operate(plan, kind).await,
+            Self::Etcd(etcd, _) => etcd.operate(plan, kind).await,
         };
         (kind, outcome)
     }
@@ -64,9 +70,14 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts all clients.
-    pub(crate) fn start(plan: &Arc<Plan>, schedule: &Arc<Schedule>, clients: Vec<LoadClient>) -> Self {
-        let recorder = Arc::new(Mutex::new(Recorder::new(schedule.began)));
+    /// Starts all clients, which report to that recorder.
+    pub(crate) fn start(
+        plan: &Arc<Plan>,
+        schedule: &Arc<Schedule>,
+        clients: Vec<LoadClient>,
+        recorder: Recorder,
+    ) -> Self {
+        let recorder = Arc::new(Mutex::new(recorder));
         let mut running = JoinSet::new();
         for client in clients {
             running.spawn(run(plan.clone(), schedule.clone(), recorder.clone(), client));
@@ -85,13 +96,16 @@ impl Load {
 
 async fn run(plan: Arc<Plan>, schedule: Arc<Schedule>, recorder: Arc<Mutex<Recorder>>, mut client: LoadClient) {
     while let Some(due) = schedule.next().await {
-        let (kind, outcome) = if schedule.is_over(Instant::now()) {
-            (Kind::Write, Outcome::Failed("NeverBegun".into()))
-        } else {
-            client.operate(&plan).await
-        };
+        let begun = Instant::now();
+        let sent = !schedule.is_too_late(due, begun);
+        let (kind, outcome) =
+            if sent { client.operate(&plan).await } else { (Kind::Write, Outcome::Failed(NEVER_BEGUN.into())) };
         if schedule.counts(due) {
-            lock(&recorder).add(kind, due, Instant::now(), outcome);
+            let mut recorder = lock(&recorder);
+            recorder.add(kind, due, Instant::now(), outcome);
+            if sent && plan.rate.is_some() {
+                recorder.begun(begun.saturating_duration_since(due));
+            }
         }
     }
 }

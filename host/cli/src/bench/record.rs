@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest recorded latency, in microseconds. Longer ones count as this.
 const LONGEST_US: u64 = 120_000_000;
@@ -24,6 +24,41 @@ pub(crate) enum Outcome {
     /// Failure, with the kind of the error.
     Failed(String),
 }
+
+/// The kind of the failure of an operation that was not sent: its generator was too far behind.
+pub(crate) const NEVER_BEGUN: &str = "NeverBegun";
+
+/// What the kind of a failure says of the operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FailureClass {
+    /// The servers have answered that nothing was done.
+    Refused,
+    /// The outcome of a write is not known.
+    Unknown,
+    /// No answer came in time.
+    TimedOut,
+    /// It was not sent.
+    NeverBegun,
+    /// Anything else, such as a broken connection.
+    Other,
+}
+
+impl FailureClass {
+    /// The class of a kind of error: of the SDK, of Redis, or of etcd.
+    pub(crate) fn of(kind: &str) -> Self {
+        match kind {
+            "Overloaded" | "QuotaExceeded" | "DiskFull" | "NotServing" | "Stopping" | "StaleLayout" | "Unavailable"
+            | "ResourceExhausted" | "OOM" | "LOADING" | "BUSY" => Self::Refused,
+            "Unknown" => Self::Unknown,
+            "TimedOut" | "DeadlineExceeded" => Self::TimedOut,
+            NEVER_BEGUN => Self::NeverBegun,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How often each latency occurred, as microseconds and count: a histogram that another process can add to its own.
+pub(crate) type Counts = Vec<(u64, u64)>;
 
 /// Quantiles of a latency, in microseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -58,6 +93,19 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US).clamp(1, LONGEST_US));
     }
 
+    /// All that was recorded.
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+    }
+
+    /// Adds what another histogram has recorded. Quantiles are then those of both together, exactly: equal bounds put a
+    /// latency into the same bucket.
+    pub(crate) fn add_counts(&mut self, counts: &[(u64, u64)]) {
+        for (us, count) in counts {
+            self.0.saturating_record_n((*us).clamp(1, LONGEST_US), *count);
+        }
+    }
+
     /// `None` if nothing was recorded.
     pub(crate) fn quantiles(&self) -> Option<Quantiles> {
         let at = |quantile| self.0.value_at_quantile(quantile);
@@ -73,14 +121,64 @@ impl Latencies {
 /// Collects the operations that count.
 pub(crate) struct Recorder {
     began: Instant,
-    reads: Latencies,
-    writes: Latencies,
+    /// How long after it was due an answer is in time.
+    deadline: Option<Duration>,
+    all: Totals,
     now: Latencies,
     row: Row,
     rows: Vec<Row>,
+    /// The latencies of each row, where they are handed over.
+    kept: Option<Vec<Counts>>,
+}
+
+/// What is summed up over the whole run, of one process or of several.
+struct Totals {
+    reads: Latencies,
+    writes: Latencies,
+    /// Of what was refused, from when it was due.
+    refused: Latencies,
+    /// From when an operation was due until it was begun.
+    delays: Latencies,
     errors: BTreeMap<String, u64>,
+    /// Answered after the deadline.
+    late: u64,
     siblings: u64,
     merged: u64,
+}
+
+impl Totals {
+    fn new() -> Self {
+        Self {
+            reads: Latencies::new(),
+            writes: Latencies::new(),
+            refused: Latencies::new(),
+            delays: Latencies::new(),
+            errors: BTreeMap::new(),
+            late: 0,
+            siblings: 0,
+            merged: 0,
+        }
+    }
+
+    fn results(self, took: Duration, rows: Vec<Row>) -> Results {
+        let mut all = self.reads.0.clone();
+        all.add(&self.writes.0).expect("both have the same bounds");
+        Results {
+            took,
+            operations: all.len(),
+            reads: self.reads.0.len(),
+            siblings: self.siblings,
+            merged: self.merged,
+            read_latency: self.reads.quantiles(),
+            write_latency: self.writes.quantiles(),
+            latency: Latencies(all).quantiles(),
+            refused_latency: self.refused.quantiles(),
+            delay: self.delays.quantiles(),
+            late: self.late,
+            errors: self.errors,
+            rows,
+        }
+    }
 }
 
 impl Recorder {
@@ -88,38 +186,57 @@ impl Recorder {
     pub(crate) fn new(began: Instant) -> Self {
         Self {
             began,
-            reads: Latencies::new(),
-            writes: Latencies::new(),
+            deadline: None,
+            all: Totals::new(),
             now: Latencies::new(),
             row: empty_row(0),
             rows: Vec::new(),
-            errors: BTreeMap::new(),
-            siblings: 0,
-            merged: 0,
+            kept: None,
         }
     }
 
-    /// Adds an operation that was due at `due` and ended at `ended`. Failed ones are counted without a latency, since
-    /// refusals are fast.
+    /// Counts answers that come later than that after their operation was due.
+    pub(crate) fn with_deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Keeps the latencies of each second, for [`Recorder::share`].
+    pub(crate) fn keeping(mut self) -> Self {
+        self.kept = Some(Vec::new());
+        self
+    }
+
+    /// Adds an operation that was due at `due` and ended at `ended`. Failed ones are not among the latencies, since
+    /// refusals are fast; those of refusals are kept apart.
     pub(crate) fn add(&mut self, kind: Kind, due: Instant, ended: Instant, outcome: Outcome) {
         self.go_to(ended);
+        let latency = ended.saturating_duration_since(due);
         match outcome {
             Outcome::Done { siblings, merged } => {
-                let latency = ended.saturating_duration_since(due);
                 match kind {
-                    Kind::Read => self.reads.add(latency),
-                    Kind::Write => self.writes.add(latency),
+                    Kind::Read => self.all.reads.add(latency),
+                    Kind::Write => self.all.writes.add(latency),
                 }
                 self.now.add(latency);
                 self.row.operations += 1;
-                self.siblings += siblings;
-                self.merged += u64::from(merged);
+                self.all.late += u64::from(self.deadline.is_some_and(|deadline| latency > deadline));
+                self.all.siblings += siblings;
+                self.all.merged += u64::from(merged);
             }
             Outcome::Failed(how) => {
-                *self.errors.entry(how).or_default() += 1;
+                if FailureClass::of(&how) == FailureClass::Refused {
+                    self.all.refused.add(latency);
+                }
+                *self.all.errors.entry(how).or_default() += 1;
                 self.row.errors += 1;
             }
         }
+    }
+
+    /// Adds how long after it was due an operation was begun.
+    pub(crate) fn begun(&mut self, delay: Duration) {
+        self.all.delays.add(delay);
     }
 
     /// Ends the rows of all seconds before that moment. A moment in a second that has ended already counts in the
@@ -135,6 +252,9 @@ impl Recorder {
         let quantiles = self.now.quantiles();
         let row =
             quantiles.map_or(self.row, |q| Row { p50_us: q.p50_us, p99_us: q.p99_us, max_us: q.max_us, ..self.row });
+        if let Some(kept) = &mut self.kept {
+            kept.push(self.now.counts());
+        }
         self.rows.push(row);
         self.row = empty_row(row.second + 1);
         self.now.0.reset();
@@ -147,25 +267,101 @@ impl Recorder {
 
     /// The results. The last row may be a part of a second.
     pub(crate) fn finish(mut self, ended: Instant) -> Results {
+        self.end(ended);
+        self.all.results(ended.saturating_duration_since(self.began), self.rows)
+    }
+
+    fn end(&mut self, ended: Instant) {
         self.go_to(ended);
         if self.row.operations + self.row.errors > 0 {
             self.end_row();
         }
-        let mut all = self.reads.0.clone();
-        all.add(&self.writes.0).expect("both have the same bounds");
-        Results {
-            took: ended.saturating_duration_since(self.began),
-            operations: all.len(),
-            reads: self.reads.0.len(),
-            siblings: self.siblings,
-            merged: self.merged,
-            read_latency: self.reads.quantiles(),
-            write_latency: self.writes.quantiles(),
-            latency: Latencies(all).quantiles(),
-            errors: self.errors,
-            rows: self.rows,
+    }
+
+    /// What another process needs to add this to its own.
+    pub(crate) fn share(mut self, ended: Instant, client_cpu: Duration) -> Share {
+        self.end(ended);
+        let kept = self.kept.unwrap_or_default();
+        let second = |(row, latencies): (&Row, Counts)| ShareSecond {
+            operations: row.operations,
+            errors: row.errors,
+            latencies,
+        };
+        Share {
+            took_us: micros(ended.saturating_duration_since(self.began)),
+            client_cpu_us: micros(client_cpu),
+            reads: self.all.reads.counts(),
+            writes: self.all.writes.counts(),
+            refused: self.all.refused.counts(),
+            delays: self.all.delays.counts(),
+            errors: self.all.errors,
+            late: self.all.late,
+            siblings: self.all.siblings,
+            merged: self.all.merged,
+            seconds: self.rows.iter().zip(kept).map(second).collect(),
         }
     }
+}
+
+/// What one generator process has recorded, as it hands it to the process that started it.
+#[derive(Serialize, Deserialize, Default, Debug)]
+pub(crate) struct Share {
+    took_us: u64,
+    client_cpu_us: u64,
+    reads: Counts,
+    writes: Counts,
+    refused: Counts,
+    delays: Counts,
+    errors: BTreeMap<String, u64>,
+    late: u64,
+    siblings: u64,
+    merged: u64,
+    seconds: Vec<ShareSecond>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct ShareSecond {
+    operations: u64,
+    errors: u64,
+    latencies: Counts,
+}
+
+impl Share {
+    /// The results of all processes together, and the CPU time of all. The run took as long as the longest.
+    pub(crate) fn merged(shares: &[Self]) -> (Results, Duration) {
+        let mut all = Totals::new();
+        for share in shares {
+            all.reads.add_counts(&share.reads);
+            all.writes.add_counts(&share.writes);
+            all.refused.add_counts(&share.refused);
+            all.delays.add_counts(&share.delays);
+            share.errors.iter().for_each(|(kind, count)| *all.errors.entry(kind.clone()).or_default() += count);
+            all.late += share.late;
+            all.siblings += share.siblings;
+            all.merged += share.merged;
+        }
+        let seconds = shares.iter().map(|share| share.seconds.len()).max().unwrap_or(0);
+        let rows = (0..seconds).map(|second| merged_row(shares, second)).collect();
+        let took = shares.iter().map(|share| share.took_us).max().unwrap_or(0);
+        let cpu = shares.iter().map(|share| share.client_cpu_us).sum();
+        (all.results(Duration::from_micros(took), rows), Duration::from_micros(cpu))
+    }
+}
+
+fn merged_row(shares: &[Share], second: usize) -> Row {
+    let mut row = empty_row(second as u64);
+    let mut latencies = Latencies::new();
+    for share in shares.iter().filter_map(|share| share.seconds.get(second)) {
+        row.operations += share.operations;
+        row.errors += share.errors;
+        latencies.add_counts(&share.latencies);
+    }
+    let quantiles = latencies.quantiles();
+    quantiles.map_or(row, |q| Row { p50_us: q.p50_us, p99_us: q.p99_us, max_us: q.max_us, ..row })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The results of a run.
@@ -182,6 +378,12 @@ pub(crate) struct Results {
     pub(crate) latency: Option<Quantiles>,
     pub(crate) read_latency: Option<Quantiles>,
     pub(crate) write_latency: Option<Quantiles>,
+    /// Of what the servers have refused.
+    pub(crate) refused_latency: Option<Quantiles>,
+    /// From when operations were due until they were begun; `None` if none was due at a fixed time.
+    pub(crate) delay: Option<Quantiles>,
+    /// Successful operations that ended after the deadline.
+    pub(crate) late: u64,
     /// Failed operations, by kind.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) rows: Vec<Row>,
@@ -231,5 +433,77 @@ mod tests {
             (1 + 1, 1, Duration::from_millis(2_600)),
             "a failure is no operation"
         );
+    }
+
+    #[test]
+    fn refusals_late_answers_and_late_starts_are_kept_apart() {
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let mut recorder = Recorder::new(began).with_deadline(Some(Duration::from_millis(100)));
+        recorder.add(Kind::Write, at(0), at(100), DONE);
+        recorder.add(Kind::Write, at(0), at(101), DONE);
+        recorder.add(Kind::Write, at(100), at(102), Outcome::Failed("Overloaded".into()));
+        recorder.add(Kind::Write, at(0), at(900), Outcome::Failed("TimedOut".into()));
+        recorder.begun(Duration::from_millis(7));
+        let results = recorder.finish(at(1_000));
+        assert_eq!((results.operations, results.late), (2, 1), "what comes at the deadline is in time");
+        let refused = results.refused_latency.unwrap();
+        assert!(refused.max_us >= 2_000 && refused.max_us < 2_010, "{refused:?}: a time-out is no refusal");
+        assert!(results.delay.unwrap().p50_us >= 7_000);
+    }
+
+    #[test]
+    fn shares_of_several_processes_merge_to_what_one_would_have_recorded() {
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let deadline = Some(Duration::from_millis(50));
+        let mut whole = Recorder::new(began).with_deadline(deadline);
+        let mut parts = [(); 2].map(|()| Recorder::new(began).with_deadline(deadline).keeping());
+        // One part has nothing to say of the third second.
+        for number in 0..1_500_u64 {
+            let took = Duration::from_micros(100 + number * 61 % 70_000);
+            // They end in the order in which they are reported, so that no row depends on who reports.
+            let ended = at(number + 100);
+            let due = ended - took;
+            let kind = if number % 3 == 0 { Kind::Read } else { Kind::Write };
+            let outcome = match number % 50 {
+                0 => Outcome::Failed("Overloaded".into()),
+                1 => Outcome::Failed("Unknown".into()),
+                _ => Outcome::Done { siblings: number % 2, merged: number % 4 == 0 },
+            };
+            whole.add(kind, due, ended, outcome.clone());
+            whole.begun(took / 9);
+            let part = &mut parts[usize::from(number % 5 == 0)];
+            part.add(kind, due, ended, outcome);
+            part.begun(took / 9);
+        }
+        let latest = at(2_600);
+        whole.add(Kind::Read, at(2_500), latest, DONE);
+        parts[0].add(Kind::Read, at(2_500), latest, DONE);
+        let cpu = Duration::from_millis(3);
+        let shares = parts.map(|part| {
+            let text = serde_json::to_string(&part.share(latest, cpu)).unwrap();
+            serde_json::from_str::<Share>(&text).unwrap()
+        });
+        let (merged, merged_cpu) = Share::merged(&shares);
+        let whole = whole.finish(latest);
+        assert_eq!((merged.took, merged_cpu), (whole.took, cpu * 2));
+        assert_eq!((merged.operations, merged.reads, merged.late), (whole.operations, whole.reads, whole.late));
+        assert!(merged.late > 0 && merged.siblings > 0);
+        assert_eq!((merged.siblings, merged.merged, &merged.errors), (whole.siblings, whole.merged, &whole.errors));
+        assert_eq!(
+            (merged.latency, merged.read_latency, merged.write_latency, merged.refused_latency, merged.delay),
+            (whole.latency, whole.read_latency, whole.write_latency, whole.refused_latency, whole.delay)
+        );
+        assert_eq!(merged.rows, whole.rows);
+        assert_eq!(merged.rows.len(), 3);
+        assert_eq!(Share::merged(&[]).0.operations, 0);
+    }
+
+    #[test]
+    fn failures_have_a_class() {
+        use FailureClass::{NeverBegun, Other, Refused, TimedOut, Unknown};
+        let of = ["Overloaded", "Unknown", "TimedOut", NEVER_BEGUN, "Missing", "OOM"].map(FailureClass::of);
+        assert_eq!(of, [Refused, Unknown, TimedOut, NeverBegun, Other, Refused]);
     }
 }

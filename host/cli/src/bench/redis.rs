@@ -157,6 +157,7 @@ mod tests {
             length,
             warm_up,
             timeout,
+            deadline: None,
             prefix: "p-".into(),
         }
     }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use rejoin_client::admin::Durability;
 
 use super::args::{Mode, Plan, RunLength};
-use super::record::{Latencies, Quantiles, Results, Row};
+use super::memory::Memory;
+use super::record::{FailureClass, Latencies, Quantiles, Results, Row};
 use super::watch::Counters;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -19,15 +20,25 @@ use crate::output::Output;
 pub(crate) enum System {
     Cluster,
     Redis,
+    /// Through its JSON gateway.
+    Etcd,
 }
+
+/// At a fixed rate, operations that begin later than this are a sign that the generator cannot keep up: in one of a
+/// hundred, more than a scheduler makes of a thread that is to wake.
+const KEEPS_UP_US: u64 = 10_000;
 
 /// All measurements of a run.
 pub(crate) struct Measured {
     pub(crate) system: System,
-    /// The bucket's; `None` for Redis, which has it in its configuration.
+    /// The bucket's; `None` for Redis and etcd, which have it in their configuration.
     pub(crate) durability: Option<Durability>,
+    /// Processes that made the load.
+    pub(crate) processes: u32,
     pub(crate) connections: u32,
     pub(crate) began: Instant,
+    /// The same moment by the wall clock, in milliseconds since 1970.
+    pub(crate) began_unix_ms: u64,
     pub(crate) recorded: Results,
     pub(crate) client_cpu: Duration,
     pub(crate) server_cpu: Option<Duration>,
@@ -35,6 +46,12 @@ pub(crate) struct Measured {
     pub(crate) counters: Option<Vec<Counters>>,
     /// The start and duration of each fdatasync.
     pub(crate) syncs: Option<Vec<(Instant, Duration)>>,
+    /// Of each server process that is known.
+    pub(crate) memory: Vec<Memory>,
+    /// What the nodes of `--dev` have on the disk.
+    pub(crate) disk_bytes: Option<u64>,
+    /// From the start of a killed node until it served again.
+    pub(crate) restarted: Option<Duration>,
 }
 
 /// The output of `--json`. Fields that end in `us` are microseconds. CPU time is user plus system.
@@ -43,6 +60,7 @@ pub(crate) struct Report {
     system: System,
     mode: Mode,
     durability: Option<&'static str>,
+    processes: u32,
     clients: u32,
     connections: u32,
     value_bytes: usize,
@@ -51,6 +69,9 @@ pub(crate) struct Report {
     reads_percent: Option<u8>,
     /// Operations due per second; `None` without `--rate`.
     rate_wanted: Option<u32>,
+    deadline_ms: Option<u64>,
+    /// The end of the warm-up, by the wall clock, in milliseconds since 1970.
+    began_unix_ms: u64,
     /// From the end of the warm-up to the last reply.
     seconds: f64,
     operations: u64,
@@ -65,6 +86,23 @@ pub(crate) struct Report {
     write_latency: Option<Quantiles>,
     /// Failed operations, by kind.
     errors: BTreeMap<String, u64>,
+    /// Operations per second that were sent, of those that were due; `None` without `--rate`.
+    offered: Option<f64>,
+    /// Operations per second that succeeded within the deadline; `None` without `--deadline`.
+    goodput: Option<f64>,
+    /// Operations that succeeded after the deadline.
+    late: Option<u64>,
+    /// Operations of which the servers said that nothing was done, and how soon they said so.
+    refused: u64,
+    refused_latency: Option<Quantiles>,
+    unknown: u64,
+    timed_out: u64,
+    /// Operations that were not sent, because the generator was too far behind.
+    never_begun: u64,
+    /// From when operations were due until they were sent; `None` without `--rate`.
+    begin_delay: Option<Quantiles>,
+    /// Whether the generator kept up with the rate; `None` without `--rate`.
+    keeps_up: Option<bool>,
     /// The average number of siblings of a read.
     siblings_per_read: Option<f64>,
     reads_merged: Option<u64>,
@@ -72,6 +110,12 @@ pub(crate) struct Report {
     fdatasync: Option<Quantiles>,
     /// The average sync of journal and mark, by the nodes' counters.
     journal_sync_us: Option<f64>,
+    /// The resident memory of each server process.
+    memory: Vec<Memory>,
+    /// What the data of all nodes takes on the disk; `None` without `--dev`.
+    disk_bytes: Option<u64>,
+    /// `None` without `--restart`.
+    restart_ms: Option<f64>,
     rows: Vec<Second>,
 }
 
@@ -100,8 +144,22 @@ struct SecondCounters {
 
 impl Report {
     pub(crate) fn new(plan: &Plan, measured: Measured) -> Self {
-        let Measured { system, durability, connections, began, recorded, client_cpu, server_cpu, counters, syncs } =
-            measured;
+        let Measured {
+            system,
+            durability,
+            processes,
+            connections,
+            began,
+            began_unix_ms,
+            recorded,
+            client_cpu,
+            server_cpu,
+            counters,
+            syncs,
+            memory,
+            disk_bytes,
+            restarted,
+        } = measured;
         let syncs: Option<Vec<(Duration, Duration)>> = syncs.map(|all| {
             all.into_iter().filter_map(|(at, took)| Some((at.checked_duration_since(began)?, took))).collect()
         });
@@ -112,16 +170,34 @@ impl Report {
             sum += *counters;
             sum
         });
+        let of_class = |class: FailureClass| -> u64 {
+            recorded.errors.iter().filter(|(kind, _)| FailureClass::of(kind) == class).map(|(_, count)| count).sum()
+        };
+        let [refused, unknown, timed_out, never_begun] =
+            [FailureClass::Refused, FailureClass::Unknown, FailureClass::TimedOut, FailureClass::NeverBegun]
+                .map(of_class);
+        let failed: u64 = recorded.errors.values().sum();
+        // Operations are due in that time; answers may come later.
+        let due = plan.rate.map(|rate| match plan.length {
+            RunLength::Time(time) => time.as_secs_f64(),
+            RunLength::Operations(operations) => operations as f64 / f64::from(rate),
+        });
+        let sent = recorded.operations + failed - never_begun;
+        let in_time = plan.deadline.map(|_| recorded.operations - recorded.late);
+        let soon = recorded.delay.is_none_or(|delay| delay.p99_us <= KEEPS_UP_US);
         Self {
             system,
             mode: plan.mode,
             durability: durability.map(|durability| if durability == Durability::Fsync { "fsync" } else { "os" }),
+            processes,
             clients: plan.clients,
             connections,
             value_bytes: plan.value_bytes,
             keys: plan.keys,
             reads_percent: matches!(plan.mode, Mode::Mixed | Mode::Conflict).then_some(plan.reads),
             rate_wanted: plan.rate,
+            deadline_ms: plan.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            began_unix_ms,
             seconds,
             operations: recorded.operations,
             rate: operations / seconds,
@@ -130,12 +206,25 @@ impl Report {
             latency: recorded.latency,
             read_latency: recorded.read_latency,
             write_latency: recorded.write_latency,
+            offered: due.map(|due| sent as f64 / due),
+            goodput: in_time.zip(due).map(|(in_time, due)| in_time as f64 / due),
+            late: plan.deadline.map(|_| recorded.late),
+            refused,
+            refused_latency: recorded.refused_latency,
+            unknown,
+            timed_out,
+            never_begun,
+            begin_delay: recorded.delay,
+            keeps_up: due.map(|_| never_begun == 0 && soon),
             errors: recorded.errors,
             siblings_per_read: (conflict && recorded.reads > 0)
                 .then(|| recorded.siblings as f64 / recorded.reads as f64),
             reads_merged: conflict.then_some(recorded.merged),
             fdatasync: syncs.as_deref().and_then(quantiles),
             journal_sync_us: (done.syncs > 0).then(|| done.sync_us as f64 / done.syncs as f64),
+            memory,
+            disk_bytes,
+            restart_ms: restarted.map(|took| took.as_secs_f64() * 1e3),
             rows: recorded.rows.iter().map(|row| second(row, counters.as_deref(), syncs.as_deref())).collect(),
         }
     }
@@ -159,7 +248,11 @@ impl Report {
 
     fn title(&self, plan: &Plan) -> String {
         let mode = format!("{:?}", self.mode).to_lowercase();
-        let of = self.durability.map_or_else(|| "Redis".to_owned(), |durability| format!("durability {durability}"));
+        let of = match (self.durability, self.system) {
+            (Some(durability), _) => format!("durability {durability}"),
+            (None, System::Etcd) => "etcd through its JSON gateway".to_owned(),
+            (None, _) => "Redis".to_owned(),
+        };
         let schedule =
             self.rate_wanted.map_or_else(|| "as fast as they go".to_owned(), |rate| format!("{rate} due a second"));
         let length = match plan.length {
@@ -167,8 +260,9 @@ impl Report {
             RunLength::Operations(operations) => format!("{operations} operations"),
         };
         let (clients, connections) = (self.clients, self.connections);
+        let processes = if self.processes == 1 { String::new() } else { format!(" in {} processes", self.processes) };
         let load = format!(
-            "{clients} clients, {connections} connections to each server, {} bytes, {} keys",
+            "{clients} clients{processes}, {connections} connections to each server, {} bytes, {} keys",
             self.value_bytes, self.keys
         );
         format!("{mode}, {of}: {load}, {schedule}, {length}")
@@ -193,6 +287,7 @@ impl Report {
         }
         let errors: Vec<String> = self.errors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         figures.push(("errors".to_owned(), if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
+        figures.extend(self.overload());
         if let (Some(siblings), Some(merged)) = (self.siblings_per_read, self.reads_merged) {
             figures.push((
                 "siblings".to_owned(),
@@ -204,7 +299,43 @@ impl Report {
             self.journal_sync_us
                 .map(|us| ("sync of journal and mark".to_owned(), format!("{} on average", time(us as u64)))),
         );
+        figures
+            .extend(self.memory.iter().map(|memory| (format!("memory of process {}", memory.pid), in_words(memory))));
+        figures.extend(self.disk_bytes.map(|bytes| ("data on the disk".to_owned(), mebibytes(bytes))));
+        let again =
+            |ms: f64| ("restart of a killed node".to_owned(), format!("{} until it served", time((ms * 1e3) as u64)));
+        figures.extend(self.restart_ms.map(again));
         figures.into_iter().map(|(name, value)| vec![name, value]).collect()
+    }
+
+    /// What became of the operations that were due at fixed times.
+    fn overload(&self) -> Vec<(String, String)> {
+        let mut figures = Vec::new();
+        let mut figure = |name: &str, value: String| figures.push((name.to_owned(), value));
+        if let (Some(goodput), Some(deadline), Some(late)) = (self.goodput, self.deadline_ms, self.late) {
+            figure(
+                "goodput",
+                format!("{goodput:.0} a second within {deadline} ms of when they were due; {late} came later"),
+            );
+        }
+        let latency = self.refused_latency.map_or_else(String::new, |latency| format!(": {latency}"));
+        if self.refused > 0 {
+            figure("refused", format!("{}{latency}", self.refused));
+        }
+        if self.unknown + self.timed_out > 0 {
+            figure("without an answer", format!("{} unknown, {} timed out", self.unknown, self.timed_out));
+        }
+        if let (Some(offered), Some(false)) = (self.offered, self.keeps_up) {
+            let delay = self.begin_delay.map_or(0, |delay| delay.p99_us);
+            let what = format!(
+                "cannot keep up: {offered:.0} a second were sent, {} operations were not, and 1 in 100 was sent more than \
+                    {} after it was due. Give more --clients or --processes",
+                self.never_begun,
+                time(delay)
+            );
+            figure("the generator", what);
+        }
+        figures
     }
 
     fn cpu(&self) -> String {
@@ -275,6 +406,15 @@ fn quantiles(syncs: &[(Duration, Duration)]) -> Option<Quantiles> {
     latencies.quantiles()
 }
 
+fn in_words(memory: &Memory) -> String {
+    let [before, top, after] = [memory.before_bytes, memory.top_bytes, memory.after_bytes].map(mebibytes);
+    format!("{before} before, {top} at the top, {after} after")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
@@ -304,6 +444,7 @@ mod tests {
             length: RunLength::Operations(2),
             warm_up: Duration::ZERO,
             timeout: Duration::from_secs(5),
+            deadline: None,
             prefix: String::new(),
         };
         let began = Instant::now();
@@ -314,8 +455,10 @@ mod tests {
         let measured = Measured {
             system: System::Cluster,
             durability: Some(Durability::Os),
+            processes: 1,
             connections: 1,
             began,
+            began_unix_ms: 7,
             recorded: recorder.finish(at(2_000)),
             client_cpu: Duration::from_micros(30),
             server_cpu: Some(Duration::from_millis(1)),
@@ -324,6 +467,9 @@ mod tests {
                 Counters { flushes: 1, merges: 1, ..Counters::default() },
             ]),
             syncs: Some(vec![(at(100), Duration::from_micros(150)), (at(1_100), Duration::from_millis(4))]),
+            memory: vec![Memory { pid: 9, before_bytes: 1 << 20, top_bytes: 3 << 20, after_bytes: 2 << 20 }],
+            disk_bytes: Some(1 << 19),
+            restarted: Some(Duration::from_millis(1_500)),
         };
         (Report::new(&plan, measured), plan)
     }
@@ -346,6 +492,67 @@ mod tests {
         assert!(
             report.title(&plan).contains("3 clients") && report.title(&plan).contains("2 due a second, 2 operations")
         );
+    }
+
+    #[test]
+    fn an_overload_is_told_apart_by_what_became_of_its_operations() {
+        let (_, mut plan) = report();
+        (plan.mode, plan.rate, plan.deadline) = (Mode::Put, Some(10), Some(Duration::from_millis(100)));
+        plan.length = RunLength::Time(Duration::from_secs(1));
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let mut recorder = Recorder::new(began).with_deadline(plan.deadline);
+        let done = || Outcome::Done { siblings: 0, merged: false };
+        (0..4).for_each(|number| recorder.add(Kind::Write, at(number * 100), at(number * 100 + 50), done()));
+        recorder.add(Kind::Write, at(400), at(501), done());
+        for how in ["Overloaded", "Overloaded", "Unknown", "TimedOut", "NeverBegun"] {
+            recorder.add(Kind::Write, at(500), at(502), Outcome::Failed(how.into()));
+        }
+        (0..9).for_each(|_| recorder.begun(Duration::from_millis(1)));
+        let measured = Measured {
+            system: System::Etcd,
+            durability: None,
+            processes: 2,
+            connections: 3,
+            began,
+            began_unix_ms: 7,
+            recorded: recorder.finish(at(1_100)),
+            client_cpu: Duration::ZERO,
+            server_cpu: None,
+            counters: None,
+            syncs: None,
+            memory: Vec::new(),
+            disk_bytes: None,
+            restarted: None,
+        };
+        let report = Report::new(&plan, measured);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["system"], &json["deadline_ms"]), (&"etcd".into(), &100.into()));
+        assert_eq!((json["offered"].as_f64(), json["goodput"].as_f64()), (Some(9.0), Some(4.0)));
+        let counts =
+            ["late", "refused", "unknown", "timed_out", "never_begun"].map(|name| json[name].as_u64().unwrap());
+        assert_eq!(counts, [1, 2, 1, 1, 1]);
+        assert!(json["refused_latency"]["p99_us"].as_u64().unwrap() >= 2_000, "{json}");
+        assert_eq!(json["keeps_up"], false, "one was never begun");
+        let told = format!("{:?}", report.figures());
+        for words in
+            ["4 a second within 100 ms", "1 came later", "1 unknown, 1 timed out", "cannot keep up: 9 a second"]
+        {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        assert!(report.title(&plan).starts_with("put, etcd through its JSON gateway: 3 clients in 2 processes"));
+    }
+
+    #[test]
+    fn memory_disk_and_restarts_are_told() {
+        let (report, _) = report();
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["memory"][0]["top_bytes"], &json["disk_bytes"]), (&3_145_728.into(), &524_288.into()));
+        assert_eq!((json["restart_ms"].as_f64(), &json["goodput"]), (Some(1_500.0), &serde_json::Value::Null));
+        let told = format!("{:?}", report.figures());
+        for words in ["1.0 MiB before, 3.0 MiB at the top, 2.0 MiB after", "0.5 MiB", "1.50 s until it served"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
     }
 
     #[test]

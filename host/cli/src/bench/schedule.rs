@@ -8,6 +8,9 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::args::{Plan, RunLength};
 
+/// The part of the deadline by which an operation may begin late.
+const PATIENCE_SHARE: u32 = 10;
+
 /// Hands out the times at which operations are due to the clients.
 pub(crate) struct Schedule {
     pub(crate) began: Instant,
@@ -18,6 +21,8 @@ pub(crate) struct Schedule {
     due: Option<Mutex<mpsc::UnboundedReceiver<Instant>>>,
     /// Open loop: the time after which pending operations are dropped.
     give_up: Option<Instant>,
+    /// Open loop with a deadline: how long after it was due an operation may begin.
+    patience: Option<Duration>,
 }
 
 impl Schedule {
@@ -40,7 +45,8 @@ impl Schedule {
             due = Some(Mutex::new(receiver));
             give_up = Some(end + plan.timeout);
         }
-        Ok(Self { began, length: plan.length, counted: AtomicU64::new(0), due, give_up })
+        let patience = plan.deadline.map(|deadline| deadline / PATIENCE_SHARE);
+        Ok(Self { began, length: plan.length, counted: AtomicU64::new(0), due, give_up, patience })
     }
 
     /// The time at which the next operation is due, now or in the past. `None` at the end.
@@ -52,9 +58,11 @@ impl Schedule {
         due.lock().await.recv().await
     }
 
-    /// Whether operations are no longer started, because an open loop is too far behind its rate.
-    pub(crate) fn is_over(&self, now: Instant) -> bool {
+    /// Whether an operation that was due then is not sent any more, because the open loop is too far behind its rate.
+    /// With a deadline that is a tenth of it: what is sent later says more of the generator than of the servers.
+    pub(crate) fn is_too_late(&self, due: Instant, now: Instant) -> bool {
         self.give_up.is_some_and(|give_up| now > give_up)
+            || self.patience.is_some_and(|patience| now.saturating_duration_since(due) > patience)
     }
 
     /// Whether an operation that is due then is measured.
@@ -100,8 +108,19 @@ mod tests {
     use crate::bench::args::Mode;
 
     fn plan(rate: Option<u32>, length: RunLength, warm_up: Duration) -> Plan {
-        let (timeout, prefix) = (Duration::from_secs(5), String::new());
-        Plan { mode: Mode::Put, rate, clients: 1, value_bytes: 0, keys: 1, reads: 0, length, warm_up, timeout, prefix }
+        Plan {
+            mode: Mode::Put,
+            rate,
+            clients: 1,
+            value_bytes: 0,
+            keys: 1,
+            reads: 0,
+            length,
+            warm_up,
+            timeout: Duration::from_secs(5),
+            deadline: None,
+            prefix: String::new(),
+        }
     }
 
     #[tokio::test]
@@ -119,7 +138,21 @@ mod tests {
             due.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_micros(100)),
             "evenly, whatever the clients do"
         );
-        assert!(!schedule.is_over(schedule.began) && schedule.is_over(schedule.began + Duration::from_secs(6)));
+        let began = schedule.began;
+        let six = Duration::from_secs(6);
+        assert!(!schedule.is_too_late(began, began) && schedule.is_too_late(began + six, began + six));
+    }
+
+    #[tokio::test]
+    async fn with_a_deadline_an_operation_that_would_begin_late_is_dropped() {
+        let mut plan = plan(Some(100), RunLength::Operations(1), Duration::ZERO);
+        let due = Instant::now();
+        let late = |schedule: &Schedule, ms| schedule.is_too_late(due, due + Duration::from_millis(ms));
+        let patient = Schedule::start(&plan).unwrap();
+        assert!(!late(&patient, 900));
+        plan.deadline = Some(Duration::from_secs(1));
+        let strict = Schedule::start(&plan).unwrap();
+        assert!(!late(&strict, 100) && late(&strict, 101));
     }
 
     #[tokio::test]

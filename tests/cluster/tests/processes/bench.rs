@@ -123,11 +123,40 @@ fn a_private_cluster_is_measured_from_all_sides_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn two_generators_do_a_load_together_and_what_becomes_of_it_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut line = vec!["bench", "mixed", "--dev", "1", "--rate", "200", "--deadline", "10s", "--json", "--restart"];
+    line.extend(["--operations", "300", "--clients", "8", "--keys", "17", "--warm-up", "100ms", "--processes", "2"]);
+    let mut command = std::process::Command::new(rejoin_test_cluster::binary());
+    let output = command.args(line).env("TMPDIR", folder.path()).env_remove("REJOIN_PROFILE").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    all_done(&report);
+    assert_eq!((&report["processes"], &report["clients"], &report["keys"]), (&json!(2), &json!(8), &json!(17)));
+    let (offered, goodput) = (report["offered"].as_f64().unwrap(), report["goodput"].as_f64().unwrap());
+    assert!((offered - 200.0).abs() < 0.1, "all of it was sent: {report}");
+    assert!(goodput <= offered && report["late"].is_u64(), "{report}");
+    for nothing in ["refused", "unknown", "timed_out", "never_begun"] {
+        assert_eq!(report[nothing], 0, "{report}");
+    }
+    assert!(report["begin_delay"]["max_us"].as_u64().unwrap() > 0 && report["keeps_up"].is_boolean(), "{report}");
+    assert!(report["client_cpu_us"].as_f64().unwrap() > 0.0, "the CPU time of both is counted: {report}");
+    let memory = &report["memory"][0];
+    let of = |name: &str| memory[name].as_u64().unwrap();
+    assert!(of("top_bytes") >= of("before_bytes").max(of("after_bytes")) && of("before_bytes") > 1 << 20, "{report}");
+    assert!(report["disk_bytes"].as_u64().unwrap() > 4096 && report["restart_ms"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_run_that_cannot_begin_says_why() {
     let run = |line: &[&str]| cli::rejoin(Path::new("."), None, line, b"");
     run(&["bench", "put"]).said(2, "no profile");
     run(&["bench", "put", "--keys", "3"]).said(2, "too few for 64 clients");
     run(&["bench", "get", "--redis", "127.0.0.1:1", "--clients", "1"]).said(3, "Redis at 127.0.0.1:1");
+    run(&["bench", "get", "--etcd", "127.0.0.1:1", "--clients", "1"]).said(3, "etcd at 127.0.0.1:1");
+    run(&["bench", "put", "--redis", "127.0.0.1:1", "--processes", "2"]).said(1, "a generator process has ended");
+    run(&["bench", "put", "--generator", "a-", "--redis", "127.0.0.1:1"]).said(3, "Redis at 127.0.0.1:1");
     run(&["bench", "put", "--dev", "1", "--pid", "1"]).said(2, "cannot be used with");
     run(&["bench", "put", "--redis", "127.0.0.1:1", "--disk", "no/such/dir"]).said(3, "Redis at");
 }
