@@ -7,10 +7,18 @@
 //! ```
 //!
 //! No story reads before it writes: an *operation* is applied by the node that coordinates it. [`stories`] has them,
-//! [`merged`] has two merges of whole values.
+//! [`merged`] has two merges of whole values. [`document`] is the story of a plugin that has to be pushed first:
+//!
+//! ```text
+//! rejoin plugin build plugins/document
+//! rejoin plugin push document.wasm                # prints the digest
+//! rejoin bucket create notes --plugin DIGEST
+//! merges --profile DIR/profile.toml document
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program talks to people")]
 
+mod document;
 mod merged;
 mod stories;
 
@@ -21,7 +29,7 @@ use anyhow::{Context, Result, bail};
 
 use rejoin_client::Client;
 
-const USAGE: &str = "usage: merges --profile FILE counter|set|metadata|leaderboard|last-writer|max|all";
+const USAGE: &str = "usage: merges --profile FILE counter|set|metadata|leaderboard|last-writer|max|all|document";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,6 +63,7 @@ async fn run(profile: &std::path::Path, story: &str) -> Result<()> {
         "leaderboard" => stories::leaderboard(&client, &key).await,
         "last-writer" => merged::last_writer(&client, &key).await,
         "max" => merged::max(&client, &key).await,
+        "document" => document::document(&client, &key).await,
         "all" => {
             stories::counter(&client, &key).await?;
             stories::set(&client, &key).await?;

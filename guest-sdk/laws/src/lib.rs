@@ -35,10 +35,10 @@
 //! siblings at random, `damage` damages values (`cbor` those in CBOR), `fixed` has the cases that random ones rarely
 //! hit, `largest` fills a bucket, `samples` counts what a sampler draws and `fixtures` adds a team's own values.
 //! `check` runs a law on many cases, `corpus` keeps those that have run new code, `small_scope` checks all triples of
-//! the smallest values, `memoised` remembers merges. `progress` reports on a check, `shrink` makes a counterexample
-//! smaller (by `elements` of JSON, too) and `counterexample` prints it. `scenario` is the model cluster, `history` has
-//! intents and all histories, `rng` is the only source of randomness. [`panic_record`] has the bytes in which a guest
-//! leaves the message of a panic for the host.
+//! the smallest values, `memoised` remembers merges, `recorded` checks a law on siblings of a cluster. `progress`
+//! reports on a check, `shrink` makes a counterexample smaller (by `elements` of JSON, too) and `counterexample` prints
+//! it. `scenario` is the model cluster, `history` has intents and all histories, `rng` is the only source of
+//! randomness. [`panic_record`] has the bytes in which a guest leaves the message of a panic for the host.
 
 #![forbid(unsafe_code)]
 
@@ -59,6 +59,7 @@ mod memoised;
 mod merge;
 pub mod panic_record;
 mod progress;
+mod recorded;
 mod rng;
 mod samples;
 mod scenario;
@@ -81,6 +82,7 @@ pub use laws::Law;
 pub use memoised::Memoised;
 pub use merge::{Merge, MergeError, MergeResult, Sampler, Sibling};
 pub use progress::Progress;
+pub use recorded::check_recorded;
 pub use rng::Rng;
 pub use samples::{RememberedSamples, SampleStats, sample_stats};
 pub use scenario::{DiskImage, ModelCluster, ReadResult, Scenario, ScenarioError};

@@ -17,6 +17,7 @@ use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
 use crate::merge_bench_args::MergeBenchArgs;
 use crate::operation_args::{ApplyArgs, QueryArgs};
+use crate::push_args::PushArgs;
 use crate::quota_args::{DeleteHow, QuotaArgs, TenantQuotaArgs};
 use crate::ready::{self, ReadyMerge};
 use crate::signing_args::{KeygenArgs, SignArgs, SignersCommand};
@@ -447,22 +448,7 @@ pub(crate) enum PluginCommand {
     /// Run one merge of a component, and show what it returns and uses; exit code 1 if it fails
     Run(RunArgs),
     /// Push a component to the cluster, which checks its laws first
-    Push {
-        /// The component
-        file: PathBuf,
-        /// The name, if the component has none [default: the file's name]
-        #[arg(long)]
-        name: Option<String>,
-        /// Do not let the node check the laws, which `plugin list` says from then on; takes a token of scope operator
-        #[arg(long)]
-        unchecked: bool,
-        /// The file for counterexamples [default: the file's name with .counterexample.json]
-        #[arg(long, value_name = "FILE", conflicts_with = "unchecked")]
-        counterexample: Option<PathBuf>,
-        /// The file of its signature [default: the component's with .sig, if there is one]
-        #[arg(long, value_name = "FILE")]
-        signature: Option<PathBuf>,
-    },
+    Push(PushArgs),
     /// Make a key that signs plugins: a private file, and a public one for `tenant signers`
     Keygen(KeygenArgs),
     /// Sign a component for the tenant `default` or that of --tenant

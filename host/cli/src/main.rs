@@ -30,6 +30,7 @@ mod operation_args;
 mod output;
 mod processes;
 mod progress;
+mod push_args;
 mod quota_args;
 mod ready;
 mod serve;

@@ -46,7 +46,7 @@ pub use conflicts::Conflict;
 pub use from_nodes::FromNodes;
 pub use plugins::{Component, PushedPlugin};
 pub use quotas::{Stored, Usage};
-pub use readiness::PluginReadiness;
+pub use readiness::{PluginReadiness, READY_WAIT};
 pub use receipts::ReceiptFilter;
 pub use records::{BucketInfo, PluginInfo, activation};
 pub use rejoin_proto::access::{Grant, Limits, Scope};
@@ -56,8 +56,8 @@ pub use rejoin_proto::audit::{
 };
 pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, PastPlugin, Quorum, Transcript};
 pub use rejoin_proto::client::{
-    Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MemberView, NodeStatus, ReachedLimit, Rebuild,
-    Status, TokenStatus,
+    Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MemberView, NodeStatus, PushChecks,
+    ReachedLimit, Rebuild, Status, TokenStatus,
 };
 pub use rejoin_proto::conflict::LawViolation;
 pub use rejoin_proto::layout_request::{

@@ -36,6 +36,8 @@ pub enum Verb {
     PluginPush,
     /// Pushes a plugin whose laws are not checked.
     PluginPushUnchecked,
+    /// Pushes a plugin whose laws are checked on siblings of a bucket, which the report may show.
+    PluginPushSiblings,
     /// Ends a plugin's quarantine.
     PluginRelease,
     /// Deletes a plugin, or restores it.
@@ -74,7 +76,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order of the book's table.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Read,
         Self::Write,
         Self::ConflictShow,
@@ -87,6 +89,7 @@ impl Verb {
         Self::PluginShow,
         Self::PluginPush,
         Self::PluginPushUnchecked,
+        Self::PluginPushSiblings,
         Self::PluginRelease,
         Self::PluginDelete,
         Self::SignersSet,
@@ -143,6 +146,8 @@ impl Verb {
                 AdminRequest::BucketDelete { .. } | AdminRequest::BucketRestore { .. } => Self::BucketDelete,
                 AdminRequest::PluginPush { unchecked: false, .. } | AdminRequest::PluginLaws { .. } => Self::PluginPush,
                 AdminRequest::PluginPush { unchecked: true, .. } => Self::PluginPushUnchecked,
+                AdminRequest::PluginPushWith { checks, .. } if checks.siblings_of.is_some() => Self::PluginPushSiblings,
+                AdminRequest::PluginPushWith { .. } => Self::PluginPush,
                 AdminRequest::PluginRelease { .. } => Self::PluginRelease,
                 AdminRequest::PluginDelete { .. } | AdminRequest::PluginRestore { .. } => Self::PluginDelete,
                 AdminRequest::SignersSet(_) => Self::SignersSet,
@@ -172,6 +177,7 @@ impl Verb {
             Self::PluginShow => "list plugins",
             Self::PluginPush => "push plugins",
             Self::PluginPushUnchecked => "push plugins unchecked",
+            Self::PluginPushSiblings => "push plugins with siblings of a bucket",
             Self::PluginRelease => "release plugins",
             Self::PluginDelete => "delete plugins",
             Self::SignersSet => "change who signs plugins",
@@ -317,6 +323,9 @@ pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(
         ) => grant.limits.admit_bucket(bucket),
         RequestBody::Admin(AdminRequest::KeyShow { bucket, key }) => grant.limits.admit(bucket, key),
         RequestBody::Admin(AdminRequest::Receipts(query)) => grant.limits.admit_bucket(&query.bucket),
+        RequestBody::Admin(AdminRequest::PluginPushWith { checks, .. }) => {
+            checks.siblings_of.as_ref().is_none_or(|bucket| grant.limits.admit_bucket(bucket))
+        }
         _ => true,
     };
     match is_admitted {

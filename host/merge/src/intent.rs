@@ -11,12 +11,16 @@
 //! ```
 //!
 //! The plugin's `operator` carries out operations, if the file has the texts for it. Otherwise the values are edited as
-//! JSON, as a client without causality of its own does.
+//! JSON, as a client without causality of its own does. `scenarios` has single histories that a file may have beside.
+
+mod scenarios;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use scenarios::{FileScenario, RawScenario};
 
 use rejoin_laws::{DeclaredIntent, Edit, Facts, Intent, OperationDot, Roles, Specification};
 use rejoin_proto::catalog::fuel_for;
@@ -38,6 +42,9 @@ pub struct IntentFile {
     declared: DeclaredIntent,
     operator: Option<Templates>,
     question: Option<String>,
+    scenarios: Vec<FileScenario>,
+    /// The edits of the scenarios' operations.
+    scenario_edits: BTreeMap<String, Edit>,
 }
 
 /// Why a file is no intent.
@@ -56,6 +63,8 @@ struct Raw {
     operations: Vec<RawEdit>,
     operator: Option<Templates>,
     question: Option<String>,
+    #[serde(default)]
+    scenarios: Vec<RawScenario>,
 }
 
 #[derive(Deserialize)]
@@ -107,12 +116,15 @@ impl IntentFile {
             Kind::Maximum => Specification::Maximum,
         };
         let edits = raw.operations.into_iter().map(named).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let (scenarios, scenario_edits) = scenarios::read(raw.scenarios, specification)?;
         if let Some(templates) = &raw.operator
-            && let Some((name, _)) = edits.iter().find(|(_, edit)| templates.text(edit).is_none())
+            && let Some((name, _)) =
+                edits.iter().chain(&scenario_edits).find(|(_, edit)| templates.text(edit).is_none())
         {
             return Err(IntentError(format!("`operator` has no text for {name:?}")));
         }
-        Ok(Self { declared: DeclaredIntent { specification, edits }, operator: raw.operator, question: raw.question })
+        let declared = DeclaredIntent { specification, edits };
+        Ok(Self { declared, operator: raw.operator, question: raw.question, scenarios, scenario_edits })
     }
 }
 
@@ -200,7 +212,9 @@ impl Intent for ComponentIntent<'_> {
     }
 
     fn apply(&self, state: Option<&[u8]>, operation: &str, dot: OperationDot) -> Result<Vec<u8>, String> {
-        let edit = self.file.declared.edits.get(operation).ok_or("there is no such operation")?;
+        let IntentFile { declared, scenario_edits, .. } = self.file;
+        let edit = declared.edits.get(operation).or_else(|| scenario_edits.get(operation));
+        let edit = edit.ok_or("there is no such operation")?;
         let Some(text) = self.file.operator.as_ref().and_then(|templates| templates.text(edit)) else {
             return edited(self.file.declared.specification, state, edit);
         };

@@ -1,12 +1,13 @@
 //! Checks every law on a component, under the limits of a bucket.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rejoin_laws::{
-    BucketLimits, CheckConfig, ConvergenceConfig, ConvergenceStats, Counterexample, HistoryConfig, HistoryStats,
-    Intent, Law, LawStats, Memoised, Progress, RememberedSamples, SampleStats, ScenarioError, SmallScope, Violation,
-    WithFixtures, check_classics, check_convergence, check_histories, check_law_with_progress, check_small_scope,
-    sample_stats,
+    BucketLimits, CheckConfig, ConvergenceConfig, ConvergenceStats, Counterexample, HistoryConfig, HistoryStats, Law,
+    LawStats, Memoised, Progress, RememberedSamples, SampleStats, ScenarioError, SmallScope, Trial, Violation,
+    WithFixtures, check_classics, check_convergence, check_histories, check_law_with_progress, check_recorded,
+    check_small_scope, sample_stats,
 };
 use rejoin_proto::catalog::BucketProps;
 
@@ -18,6 +19,8 @@ use crate::intent::{ComponentIntent, IntentError, IntentFile};
 use crate::limits::{CallLimits, ModuleLimits};
 use crate::under_test::PluginUnderTest;
 
+/// Recorded values of up to so many bytes are drawn among those of the sampler; larger ones would make every case slow.
+const DRAWN_BYTES: usize = 16 << 10;
 /// Long enough that only fuel ends a call, however busy the machine is.
 const WALL: Duration = Duration::from_secs(300);
 
@@ -37,6 +40,9 @@ pub struct LawOptions {
     pub config: CheckConfig,
     /// Valid values of the team, or recorded from a bucket, that are checked among those of the sampler.
     pub fixtures: Vec<Vec<u8>>,
+    /// Siblings that a bucket has had. Each law is checked on each set of them, and their values of up to 16 KiB are
+    /// fixtures too.
+    pub recorded: Vec<Trial>,
     /// The random histories of the sampler's values.
     pub convergence: ConvergenceConfig,
     /// What the plugin's operations mean, if its author says so.
@@ -58,8 +64,24 @@ pub struct Findings {
     pub histories: Option<Result<HistoryStats, ScenarioError>>,
     /// The classic histories of the intent, as `histories`: how many were played.
     pub classics: Option<Result<usize, ScenarioError>>,
+    /// The scenarios of the intent, as `histories`: how many were played.
+    pub scenarios: Option<Result<usize, ScenarioError>>,
+    /// The recorded siblings, if there were any.
+    pub recorded: Option<RecordedStats>,
     /// The merges that were run.
     pub merges: u64,
+}
+
+/// The recorded siblings that a plugin was checked on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RecordedStats {
+    /// Sets of siblings.
+    pub sets: u32,
+    /// Siblings of all sets.
+    pub siblings: u32,
+    /// How often a law that held has judged a set.
+    pub judged: u32,
 }
 
 impl Findings {
@@ -68,7 +90,8 @@ impl Findings {
         let convergence = self.convergence.as_ref().and_then(|result| result.as_ref().err());
         let histories = self.histories.as_ref().and_then(|result| result.as_ref().err());
         let classics = self.classics.as_ref().and_then(|result| result.as_ref().err());
-        [convergence, histories, classics].into_iter().flatten()
+        let scenarios = self.scenarios.as_ref().and_then(|result| result.as_ref().err());
+        [convergence, histories, classics, scenarios].into_iter().flatten()
     }
 }
 
@@ -112,7 +135,7 @@ impl LawReport {
             Ok(stats) => stats.judged > 0 && outcome.law != Law::Totality,
             Err(_) => true,
         };
-        self.outcomes.iter().any(has)
+        self.outcomes.iter().any(has) || self.findings.recorded.is_some_and(|recorded| recorded.judged > 0)
     }
 
     /// The cases of [`Law::Limits`] whose result was larger than the bucket takes.
@@ -180,24 +203,24 @@ pub fn check_laws_with_options(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<LawReport, IntentError> {
     let intent = options.intent.as_ref().map(|file| ComponentIntent::new(under_test, file)).transpose()?;
-    let intent = intent.as_ref().map(|intent| intent as &dyn Intent);
-    Ok(report(under_test, props, options, intent, watch))
+    Ok(report(under_test, props, options, intent.as_ref(), watch))
 }
 
 fn report(
     under_test: &PluginUnderTest,
     props: &BucketProps,
     options: &LawOptions,
-    intent: Option<&dyn Intent>,
+    intent: Option<&ComponentIntent<'_>>,
     watch: &mut dyn FnMut(Progress),
 ) -> LawReport {
     let siblings = usize::from(props.siblings);
     let bucket = BucketLimits { siblings, value_bytes: props.value_bytes as usize, object_bytes: props.object_bytes() };
     let config = CheckConfig { bucket: Some(bucket), siblings, ..options.config };
     let merge = Memoised::new(under_test);
-    let sampler = WithFixtures::new(under_test, options.fixtures.clone());
+    let recorded = within(&options.recorded, siblings);
+    let sampler = WithFixtures::new(under_test, fixtures(options));
     let sampler = RememberedSamples::new(&sampler);
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut judged) = (Vec::new(), 0_u32);
     for law in Law::ALL {
         let is_total =
             || !outcomes.iter().any(|outcome: &LawOutcome| outcome.law == Law::Totality && outcome.result.is_err());
@@ -205,7 +228,12 @@ fn report(
         if law == Law::Limits && !is_total() {
             break;
         }
-        let result = check_law_with_progress(law, &merge, &sampler, config, watch);
+        let result = check_law_with_progress(law, &merge, &sampler, config, watch).and_then(|stats| {
+            // Totality is no judgement of a result, see `LawReport::has_judged`.
+            let of_law = check_recorded(law, &merge, &recorded, config, watch)?;
+            judged = judged.saturating_add(if law == Law::Totality { 0 } else { of_law });
+            Ok(stats)
+        });
         let result = result.map_err(|found| with_faulty_sibling(under_test, found));
         let no_sample = matches!(&result, Err(found) if matches!(found.violation, Violation::NoSample { .. }));
         outcomes.push(LawOutcome { law, result });
@@ -213,7 +241,8 @@ fn report(
             break;
         }
     }
-    let mut findings = Findings { samples: sample_stats(&sampler), ..Findings::default() };
+    let mut findings =
+        Findings { samples: sample_stats(&sampler), recorded: counted(&recorded, judged), ..Findings::default() };
     if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         match check_small_scope(&merge, &sampler, config, watch) {
             Ok(scope) => findings.small_scope = Some(scope),
@@ -236,6 +265,7 @@ fn report(
             let histories = HistoryConfig { folds, ..options.histories };
             findings.histories = Some(check_histories(&merge, intent, histories, watch));
             findings.classics = Some(check_classics(&merge, intent));
+            findings.scenarios = intent.play_scenarios(&merge);
         }
     }
     findings.merges = merge.runs();
@@ -250,4 +280,51 @@ fn with_faulty_sibling(under_test: &PluginUnderTest, mut found: Box<Counterexamp
         *failure = under_test.with_faulty_sibling(&found.trial.key, siblings, failure.clone());
     }
     found
+}
+
+/// The recorded sets as a bucket may have them that gives its plugin so many siblings at the most.
+fn within(recorded: &[Trial], siblings: usize) -> Vec<Trial> {
+    let cut = |trial: &Trial| {
+        let mut trial = trial.clone();
+        trial.siblings.truncate(siblings);
+        trial
+    };
+    recorded.iter().map(cut).filter(|trial| trial.siblings.len() > 1).collect()
+}
+
+/// The values that are drawn among those of the sampler: the team's, and recorded ones that are not large.
+fn fixtures(options: &LawOptions) -> Vec<Vec<u8>> {
+    let recorded = options.recorded.iter().flat_map(|trial| &trial.siblings).map(|sibling| &sibling.value);
+    let small: BTreeSet<&Vec<u8>> = recorded.filter(|value| value.len() <= DRAWN_BYTES).collect();
+    options.fixtures.iter().chain(small).cloned().collect()
+}
+
+fn counted(recorded: &[Trial], judged: u32) -> Option<RecordedStats> {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let siblings: usize = recorded.iter().map(|trial| trial.siblings.len()).sum();
+    (!recorded.is_empty()).then(|| RecordedStats { sets: count(recorded.len()), siblings: count(siblings), judged })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_laws::Sibling;
+
+    fn set(lengths: &[usize]) -> Trial {
+        let sibling = |length: &usize| Sibling { value: vec![b'x'; *length], stamp_ms: 1, writer: 1 };
+        Trial { key: b"k".to_vec(), siblings: lengths.iter().map(sibling).collect(), valid: true }
+    }
+
+    #[test]
+    fn recorded_siblings_are_cut_to_what_a_bucket_allows_and_large_values_are_not_drawn() {
+        let recorded = vec![set(&[1, 2, 3]), set(&[2, DRAWN_BYTES + 1])];
+        let cut = within(&recorded, 2);
+        assert_eq!(cut.iter().map(|trial| trial.siblings.len()).collect::<Vec<_>>(), [2, 2]);
+        assert!(within(&recorded, 1).is_empty(), "one is nothing to merge");
+        let options = LawOptions { fixtures: vec![vec![b'y'; DRAWN_BYTES + 1]], recorded, ..LawOptions::default() };
+        let lengths: Vec<usize> = fixtures(&options).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [DRAWN_BYTES + 1, 1, 2, 3], "the team's own are, and each value once");
+        assert_eq!(counted(&cut, 7), Some(RecordedStats { sets: 2, siblings: 4, judged: 7 }));
+        assert_eq!(counted(&[], 0), None);
+    }
 }

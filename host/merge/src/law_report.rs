@@ -32,6 +32,9 @@ pub struct LawTest {
     pub small_scope: Option<SmallScopeLine>,
     /// The histories; null if counterexamples were checked again.
     pub histories: Option<Histories>,
+    /// The siblings of a bucket that a push was checked on; null without.
+    #[serde(default)]
+    pub recorded: Option<RecordedLine>,
     /// The merges that were run; null if counterexamples were checked again.
     pub merges: Option<u64>,
     /// The most fuel that one merge has used.
@@ -87,6 +90,17 @@ pub struct SmallScopeLine {
     pub stamped: usize,
 }
 
+/// The siblings that a bucket has had, on which the laws were checked.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct RecordedLine {
+    /// Sets of siblings.
+    pub sets: u32,
+    /// Siblings of all sets.
+    pub siblings: u32,
+    /// How often a law that held has judged a set.
+    pub judged: u32,
+}
+
 /// The histories that were tried. Without an intent only random ones are.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Histories {
@@ -98,6 +112,9 @@ pub struct Histories {
     pub histories: Option<u64>,
     /// The classic ones.
     pub classics: Option<usize>,
+    /// The scenarios of the intent; null if it has none.
+    #[serde(default)]
+    pub scenarios: Option<usize>,
     /// Those that ended otherwise than they should, with their steps.
     pub wrong: Vec<String>,
 }
@@ -111,6 +128,7 @@ impl Histories {
             operations: stats.map(|stats| stats.operations),
             histories: stats.map(|stats| stats.histories),
             classics: findings.classics.as_ref().and_then(|result| result.as_ref().ok()).copied(),
+            scenarios: findings.scenarios.as_ref().and_then(|result| result.as_ref().ok()).copied(),
             wrong: findings.wrong_histories().map(ToString::to_string).collect(),
         }
     }
@@ -143,7 +161,7 @@ impl LawTest {
         let found = report.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
         let fixture = Fixture::new(under_test, seed, found);
         let laws = report.outcomes.iter().map(|outcome| LawLine::new(outcome.law, outcome.result.as_ref().ok()));
-        let Findings { samples, small_scope, merges, .. } = &report.findings;
+        let Findings { samples, small_scope, recorded, merges, .. } = &report.findings;
         let histories = Histories::new(&report.findings);
         let held = report.counterexamples().next().is_none() && report.has_judged() && histories.wrong.is_empty();
         Self {
@@ -160,6 +178,11 @@ impl LawTest {
                 stamped: scope.stamped,
             }),
             histories: Some(histories),
+            recorded: recorded.map(|recorded| RecordedLine {
+                sets: recorded.sets,
+                siblings: recorded.siblings,
+                judged: recorded.judged,
+            }),
             merges: Some(*merges),
             ..Self::of(under_test, Some(seed), laws.collect(), fixture.cases())
         }
@@ -185,6 +208,7 @@ impl LawTest {
             samples: None,
             small_scope: None,
             histories: None,
+            recorded: None,
             merges: None,
             most_fuel: under_test.most_fuel(),
             fuel: under_test.fuel(),

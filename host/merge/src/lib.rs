@@ -96,11 +96,11 @@ pub use host::{Host, HostConfig};
 pub use intent::{ComponentIntent, IntentError, IntentFile};
 pub use job_fuel::job_fuel;
 pub use law_check::{
-    Findings, LawOptions, LawOutcome, LawReport, LoadError, check_laws, check_laws_with_options,
+    Findings, LawOptions, LawOutcome, LawReport, LoadError, RecordedStats, check_laws, check_laws_with_options,
     check_laws_with_progress,
 };
-pub use law_process::{LawError, LawLimits, LawProcess, LawProgress, LawQueue, LawRunner, PendingLaws};
-pub use law_report::{Histories, LawLine, LawTest, Samples, SmallScopeLine};
+pub use law_process::{LawError, LawInputs, LawLimits, LawProcess, LawProgress, LawQueue, LawRunner, PendingLaws};
+pub use law_report::{Histories, LawLine, LawTest, RecordedLine, Samples, SmallScopeLine};
 pub use limits::{CallLimits, CompileLimits, ModuleLimits};
 pub use memo::Memo;
 pub use operate::OperationDot;

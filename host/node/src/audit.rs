@@ -129,7 +129,9 @@ pub(crate) async fn denied(
 
 /// The digest of the component that a request pushes.
 async fn pushed(ctx: &NodeContext, request: &AdminRequest) -> Option<PluginDigest> {
-    let AdminRequest::PluginPush { module, .. } = request else { return None };
+    let (AdminRequest::PluginPush { module, .. } | AdminRequest::PluginPushWith { module, .. }) = request else {
+        return None;
+    };
     let module = module.clone();
     Some(ctx.aside.run(move || digest_of(&module)).await)
 }

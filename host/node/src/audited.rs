@@ -106,6 +106,12 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId, pushed: Option<
             let by = signature.map_or_else(String::new, |signature| format!(", signature of {}", signature.signer));
             ("plugin push", digest.to_string(), format!("{name}, {} bytes{how}{by}", module.len()), plugin(digest))
         }
+        AdminRequest::PluginPushWith { name, module, signature, checks } => {
+            let digest = pushed.unwrap_or_else(|| digest_of(module));
+            let with = checks.siblings_of.as_ref().map_or_else(String::new, |of| format!(", siblings of {of}"));
+            let by = signature.map_or_else(String::new, |signature| format!(", signature of {}", signature.signer));
+            ("plugin push", digest.to_string(), format!("{name}, {} bytes{with}{by}", module.len()), plugin(digest))
+        }
         AdminRequest::PluginRelease { digest } => {
             ("plugin release", digest.to_string(), String::new(), plugin(*digest))
         }

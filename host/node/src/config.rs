@@ -87,6 +87,13 @@ pub struct Config {
     /// as many.
     #[serde(default = "defaults::law_seconds")]
     pub law_seconds: u32,
+    /// The most sets of siblings of a bucket on which the laws of a pushed plugin are checked, if the push asks for
+    /// that.
+    #[serde(default = "defaults::law_sibling_sets")]
+    pub law_sibling_sets: usize,
+    /// The most bytes of them.
+    #[serde(default = "defaults::law_sibling_bytes")]
+    pub law_sibling_bytes: usize,
     /// The plugins that the release has been tested with: their laws are not checked again. Not a key of the file.
     #[serde(skip)]
     pub released: BTreeSet<PluginDigest>,
@@ -295,6 +302,12 @@ mod defaults {
     }
     pub(super) fn law_seconds() -> u32 {
         240
+    }
+    pub(super) fn law_sibling_sets() -> usize {
+        64
+    }
+    pub(super) fn law_sibling_bytes() -> usize {
+        2 << 20
     }
     pub(super) fn sentinel_every() -> u64 {
         1_000

@@ -19,6 +19,9 @@ const AUDIT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
 const MAX_QUEUE_WAIT_MS: u32 = 60_000;
 /// A process that compiles needs some memory for itself.
 const LEAST_COMPILE_BYTES: u64 = 64 << 20;
+/// A check of laws has the siblings of a bucket in memory, several times.
+const MAX_SIBLING_SETS: usize = 4_096;
+const MAX_SIBLING_BYTES: usize = 16 << 20;
 
 const KEYS: &[&str] = &[
     "name",
@@ -45,6 +48,8 @@ const KEYS: &[&str] = &[
     "compile_program",
     "check_laws",
     "law_seconds",
+    "law_sibling_sets",
+    "law_sibling_bytes",
     "sentinel_every",
     "sentinel_threshold",
     "compiled_bytes",
@@ -196,6 +201,9 @@ impl Config {
         }
         if !(1..=3_600).contains(&self.law_seconds) {
             return invalid("law_seconds", "must be 1 to 3600");
+        }
+        if self.law_sibling_sets > MAX_SIBLING_SETS || self.law_sibling_bytes > MAX_SIBLING_BYTES {
+            return invalid("law_sibling_sets, law_sibling_bytes", "must be at most 4096, and 16777216");
         }
         if self.max_clients == 0 || self.max_new_clients == 0 || self.clients_per_token == 0 {
             return invalid("max_clients, max_new_clients, clients_per_token", "must be at least 1");
@@ -398,6 +406,8 @@ mod tests {
             ("merge_tenant_threads = 0", "merge_tenant_threads, merge_tenant_queue, compile_tenant_queue: must be"),
             ("merge_tenant_queue = 0", "merge_tenant_threads, "),
             ("law_seconds = 0", "law_seconds: must be 1 to 3600"),
+            ("law_sibling_sets = 4097", "law_sibling_sets, law_sibling_bytes: must be at most 4096, and 16777216"),
+            ("law_sibling_bytes = 16777217", "law_sibling_sets, "),
             ("compile_tenant_queue = 0", "merge_tenant_threads, "),
         ];
         for (line, says) in least {

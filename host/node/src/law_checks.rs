@@ -1,6 +1,9 @@
 //! The laws of plugins that are pushed: they are checked before a plugin is stored, in a process that gives way to the
 //! node (`rejoin_merge::LawQueue`). A check takes seconds to minutes, so a push is answered with how far it has come,
 //! and sent again. The last reports are kept for that.
+//!
+//! A push may ask for more than the values of the plugin's own sampler: for what its operations mean, and for siblings
+//! of a bucket (`law_siblings`). A report on those may show them, so only whoever has asked is told of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -10,16 +13,20 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use rejoin_merge::{LawError, LawProgress, LawQueue, LawTest, ModuleLimits, PendingLaws, TenantShare};
-use rejoin_proto::client::{LawState, MAX_LAW_REPORT_BYTES, Reply};
+use rejoin_merge::{
+    IntentFile, LawError, LawInputs, LawProgress, LawQueue, LawTest, ModuleLimits, PendingLaws, TenantShare,
+};
+use rejoin_proto::client::{LawState, MAX_INTENT_BYTES, MAX_LAW_REPORT_BYTES, PushChecks, Reply};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, PluginDigest, TenantId};
 
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::context::NodeContext;
+use crate::law_siblings;
 use crate::lock::lock;
 use crate::metering::FuelPayers;
 use crate::plugin_table::share;
+use crate::sessions::TokenKey;
 
 /// The most reports that are kept: those of the last checks.
 const MAX_REPORTS: usize = 8;
@@ -46,11 +53,57 @@ struct Inner {
 /// Of whom and of what a check is. Tenants do not see each other's.
 type CheckKey = (TenantId, PluginDigest);
 
+/// What a push wants to be checked, beside the component.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Asked {
+    checks: PushChecks,
+    /// Who has asked, by token or certificate, if the report may show siblings of a bucket.
+    by: Option<(TokenKey, bool)>,
+}
+
+impl Asked {
+    fn new(checks: PushChecks, by: (TokenKey, bool)) -> Self {
+        let by = checks.siblings_of.is_some().then_some(by);
+        Self { checks, by }
+    }
+}
+
+/// For whom a check is looked at.
+#[derive(Clone, Copy)]
+enum Looking<'a> {
+    /// A push that has asked for that: what is known of another one is none of it.
+    Push(&'a Asked),
+    /// A client that may be told of what it has asked for, and of what shows no siblings.
+    Client(&'a (TokenKey, bool)),
+}
+
+impl Looking<'_> {
+    fn may_see(self, asked: &Asked) -> bool {
+        match self {
+            Self::Push(of) => of == asked,
+            Self::Client(client) => asked.by.as_ref().is_none_or(|by| by == client),
+        }
+    }
+}
+
+/// Who a caller is, for [`Asked::by`].
+fn who(caller: &Caller) -> (TokenKey, bool) {
+    (caller.token_key(), caller.is_certified())
+}
+
 #[derive(Default)]
 struct Table {
-    checks: BTreeMap<CheckKey, Check>,
+    checks: BTreeMap<CheckKey, Asking>,
     /// How many checks were over so far.
     ended: u64,
+}
+
+/// A check, and what it is of.
+struct Asking {
+    asked: Asked,
+    /// Whether a push was answered with its end. The bucket may have other siblings by the next push.
+    told: bool,
+    check: Check,
 }
 
 enum Check {
@@ -68,11 +121,30 @@ pub(crate) enum Verdict {
 }
 
 impl Table {
+    /// Whether a check has to begin: there is none of that, its report is not kept, or it was on siblings of a bucket
+    /// and has been told.
+    ///
+    /// # Errors
+    /// The component is being checked on something else.
+    fn is_due(&self, key: &CheckKey, asked: &Asked) -> Result<bool, LawError> {
+        let Some(known) = self.checks.get(key) else { return Ok(true) };
+        match &known.check {
+            _ if known.asked == *asked => Ok(known.told && asked.by.is_some()),
+            Check::Over { .. } => Ok(true),
+            Check::Running { .. } => {
+                let reason = "another push of this component, with another intent or other siblings, is being checked";
+                Err(LawError::NotTried { reason: reason.into() })
+            }
+        }
+    }
+
     fn end(&mut self, key: CheckKey, verdict: Verdict) {
+        // Another one may have taken its place.
+        let Some(asking) = self.checks.get_mut(&key) else { return };
         self.ended += 1;
-        self.checks.insert(key, Check::Over { verdict, order: self.ended });
+        asking.check = Check::Over { verdict, order: self.ended };
         let oldest = self.ended.saturating_sub(MAX_REPORTS as u64);
-        self.checks.retain(|_, check| !matches!(check, Check::Over { order, .. } if *order <= oldest));
+        self.checks.retain(|_, asking| !matches!(asking.check, Check::Over { order, .. } if order <= oldest));
     }
 }
 
@@ -91,23 +163,24 @@ impl LawChecks {
         self.0.released.contains(digest)
     }
 
-    /// Begins a check unless there is one, or its report is kept.
+    /// Begins a check if it is due.
     ///
     /// # Errors
-    /// Too many wait already.
+    /// Too many wait already, or the component is being checked on something else.
     fn begin(
         &self,
         queue: &LawQueue,
-        key: CheckKey,
-        (whose, component, modules): (TenantShare, Bytes, ModuleLimits),
+        (key, asked): (CheckKey, Asked),
+        (whose, component, modules): (TenantShare, (Bytes, LawInputs), ModuleLimits),
         (payers, clock): (FuelPayers, Clock),
     ) -> Result<(), LawError> {
         {
             let mut table = self.table();
-            if table.checks.contains_key(&key) {
+            if !table.is_due(&key, &asked)? {
                 return Ok(());
             }
-            table.checks.insert(key, Check::Running { progress: None, pending: None });
+            let check = Check::Running { progress: None, pending: None };
+            table.checks.insert(key, Asking { asked, told: false, check });
         }
         let (watching, ending) = (self.clone(), self.clone());
         // When it began, or at the latest when it was first heard of.
@@ -135,7 +208,7 @@ impl LawChecks {
         match queue.check(whose, component, modules, watch, done) {
             Ok(started) => {
                 // If it is over already, this is dropped, which has no effect then.
-                if let Some(Check::Running { pending, .. }) = self.table().checks.get_mut(&key) {
+                if let Some(Asking { check: Check::Running { pending, .. }, .. }) = self.table().checks.get_mut(&key) {
                     *pending = Some(started);
                 }
                 Ok(())
@@ -148,8 +221,15 @@ impl LawChecks {
     }
 
     fn progress(&self, key: &CheckKey, now: LawProgress) {
-        if let Some(Check::Running { progress, .. }) = self.table().checks.get_mut(key) {
+        if let Some(Asking { check: Check::Running { progress, .. }, .. }) = self.table().checks.get_mut(key) {
             *progress = Some(now);
+        }
+    }
+
+    /// A push was answered with the end of a check.
+    fn tell(&self, key: &CheckKey) {
+        if let Some(asking) = self.table().checks.get_mut(key) {
+            asking.told = true;
         }
     }
 
@@ -165,10 +245,11 @@ impl LawChecks {
         self.0.over.notify_waiters();
     }
 
-    /// What is known of a check now. `None`: there is none. A failure is told once, so that a repetition tries again.
-    fn look(&self, key: &CheckKey) -> Option<Result<Verdict, Option<LawProgress>>> {
+    /// What is known of a check now. `None`: there is none to be seen. A failure is told once, so that a repetition
+    /// tries again.
+    fn look(&self, key: &CheckKey, who: Looking<'_>) -> Option<Result<Verdict, Option<LawProgress>>> {
         let mut table = self.table();
-        let known = match table.checks.get(key)? {
+        let known = match &table.checks.get(key).filter(|known| who.may_see(&known.asked))?.check {
             Check::Running { progress, .. } => Err(progress.clone()),
             Check::Over { verdict, .. } => Ok(verdict.clone()),
         };
@@ -179,13 +260,18 @@ impl LawChecks {
     }
 
     /// As [`Self::look`], and waits until then for the end.
-    async fn wait(&self, key: &CheckKey, until: Instant) -> Option<Result<Verdict, Option<LawProgress>>> {
+    async fn wait(
+        &self,
+        key: &CheckKey,
+        who: Looking<'_>,
+        until: Instant,
+    ) -> Option<Result<Verdict, Option<LawProgress>>> {
         loop {
             let over = self.0.over.notified();
             tokio::pin!(over);
             // Before looking, so that an end in between is not missed.
             over.as_mut().enable();
-            match self.look(key)? {
+            match self.look(key, who)? {
                 Err(progress) => {
                     if tokio::time::timeout_at(until, over).await.is_err() {
                         return Some(Err(progress));
@@ -204,31 +290,65 @@ impl LawChecks {
 pub(crate) async fn admit(
     ctx: &Arc<NodeContext>,
     caller: &Caller,
-    (digest, module, unchecked): (PluginDigest, &Bytes, bool),
+    (digest, module, checks): (PluginDigest, &Bytes, Option<PushChecks>),
     wait: Duration,
 ) -> Result<Option<Name>, Reply> {
-    let checks = &ctx.plugins.0.engine.laws;
-    let Some(queue) = checks.0.queue.as_ref().filter(|_| !unchecked) else {
+    let laws = &ctx.plugins.0.engine.laws;
+    let (Some(queue), Some(checks)) = (laws.0.queue.as_ref(), checks) else {
         return Ok(Some(caller.principal.name.clone()));
     };
-    if checks.is_released(&digest) {
+    if checks.is_empty() && laws.is_released(&digest) {
         return Ok(None);
     }
-    let (view, key) = (ctx.cluster_view(), (caller.tenant, digest));
-    let payers = ctx.metering.begin_laws(&view, caller.tenant, ctx.clock.now().mono_us).map_err(Reply::Error)?;
-    let what = (share(&view, caller.tenant), module.clone(), ctx.plugins.0.engine.limits);
-    let begun = checks.begin(queue, key, what, (payers, ctx.clock));
-    begun.map_err(|why| Reply::Error(ErrorReply::new(ErrorCode::Overloaded, why.to_string())))?;
-    match checks.wait(&key, Instant::now() + wait / 2).await {
+    let (key, asked) = ((caller.tenant, digest), Asked::new(checks, who(caller)));
+    let overloaded = |why: LawError| Reply::Error(ErrorReply::new(ErrorCode::Overloaded, why.to_string()));
+    let is_due = laws.table().is_due(&key, &asked);
+    if is_due.map_err(overloaded)? {
+        let inputs = inputs(ctx, caller, &asked.checks, Instant::now() + wait / 4).await.map_err(Reply::Error)?;
+        let view = ctx.cluster_view();
+        let payers = ctx.metering.begin_laws(&view, caller.tenant, ctx.clock.now().mono_us).map_err(Reply::Error)?;
+        let what = (share(&view, caller.tenant), (module.clone(), inputs), ctx.plugins.0.engine.limits);
+        laws.begin(queue, (key, asked.clone()), what, (payers, ctx.clock)).map_err(overloaded)?;
+    }
+    let known = laws.wait(&key, Looking::Push(&asked), Instant::now() + wait / 2).await;
+    if matches!(known, Some(Ok(_))) {
+        laws.tell(&key);
+    }
+    match known {
         Some(Ok(Verdict::Checked { broken: None, .. })) => Ok(None),
         known => Err(answer(digest, known)),
     }
 }
 
+/// What a push is checked on beside the plugin's own values. Siblings are looked for until then.
+///
+/// # Errors
+/// The intent is none, or there is no such bucket.
+async fn inputs(
+    ctx: &NodeContext,
+    caller: &Caller,
+    checks: &PushChecks,
+    until: Instant,
+) -> Result<LawInputs, ErrorReply> {
+    if let Some(intent) = &checks.intent {
+        if intent.len() > MAX_INTENT_BYTES {
+            let what = format!("the intent has {} bytes, and {MAX_INTENT_BYTES} are allowed", intent.len());
+            return Err(ErrorReply::new(ErrorCode::TooLarge, what));
+        }
+        IntentFile::parse(intent).map_err(|why| ErrorReply::new(ErrorCode::BadRequest, why.to_string()))?;
+    }
+    let recorded = match &checks.siblings_of {
+        Some(bucket) => law_siblings::sample(ctx, caller, bucket, until).await?,
+        None => Vec::new(),
+    };
+    Ok(LawInputs { intent: checks.intent.clone(), recorded })
+}
+
 /// How far the laws of a plugin are checked that was pushed here.
-pub(crate) async fn progress(ctx: &NodeContext, tenant: TenantId, digest: PluginDigest, wait: Duration) -> Reply {
-    let until = Instant::now() + (wait / 2).min(LONGEST_WAIT);
-    answer(digest, ctx.plugins.0.engine.laws.wait(&(tenant, digest), until).await)
+pub(crate) async fn progress(ctx: &NodeContext, caller: &Caller, digest: PluginDigest, wait: Duration) -> Reply {
+    let (until, client) = (Instant::now() + (wait / 2).min(LONGEST_WAIT), who(caller));
+    let laws = &ctx.plugins.0.engine.laws;
+    answer(digest, laws.wait(&(caller.tenant, digest), Looking::Client(&client), until).await)
 }
 
 fn answer(digest: PluginDigest, known: Option<Result<Verdict, Option<LawProgress>>>) -> Reply {
@@ -252,6 +372,13 @@ mod tests {
     use super::*;
     use rejoin_merge::LawRunner;
 
+    static PLAIN: Asked = Asked { checks: PushChecks { intent: None, siblings_of: None }, by: None };
+
+    /// Looks as a push that has asked for nothing more.
+    fn plainly() -> Looking<'static> {
+        Looking::Push(&PLAIN)
+    }
+
     fn key(number: u8) -> CheckKey {
         (TenantId(1), PluginDigest([number; 32]))
     }
@@ -260,10 +387,21 @@ mod tests {
         Verdict::Checked { broken: None, report: Bytes::from_static(b"{}") }
     }
 
+    fn running() -> Asking {
+        Asking { asked: Asked::default(), told: false, check: Check::Running { progress: None, pending: None } }
+    }
+
+    fn token(name: &str) -> (TokenKey, bool) {
+        ((TenantId(1), Name::new(name).expect("a name")), false)
+    }
+
     #[test]
     fn the_reports_that_are_kept_are_bounded() {
         let mut table = Table::default();
-        (0..100).for_each(|number| table.end(key(number), held()));
+        for number in 0..100 {
+            table.checks.insert(key(number), running());
+            table.end(key(number), held());
+        }
         assert_eq!(table.checks.len(), MAX_REPORTS);
         assert!(table.checks.contains_key(&key(99)) && !table.checks.contains_key(&key(0)));
     }
@@ -273,30 +411,67 @@ mod tests {
         let queue = LawQueue::inline(LawRunner::InProcess);
         let checks = LawChecks::new(Some(queue.clone()), BTreeSet::new());
         let begin = || {
-            let what = (TenantShare::default(), Bytes::from_static(b"no component"), ModuleLimits::default());
-            checks.begin(&queue, key(1), what, (FuelPayers::default(), Clock::system()))
+            let component = (Bytes::from_static(b"no component"), LawInputs::default());
+            let what = (TenantShare::default(), component, ModuleLimits::default());
+            checks.begin(&queue, (key(1), Asked::default()), what, (FuelPayers::default(), Clock::system()))
         };
-        assert!(checks.wait(&key(1), Instant::now()).await.is_none(), "nothing was begun");
+        assert!(checks.wait(&key(1), plainly(), Instant::now()).await.is_none(), "nothing was begun");
         for _ in 0..2 {
             begin().expect("there is room");
-            let told = checks.wait(&key(1), Instant::now()).await;
+            let told = checks.wait(&key(1), plainly(), Instant::now()).await;
             assert!(matches!(&told, Some(Ok(Verdict::Failed(why))) if why.contains("no WebAssembly")), "{told:?}");
         }
-        assert!(checks.look(&key(1)).is_none() && checks.look(&key(2)).is_none());
+        assert!(checks.look(&key(1), plainly()).is_none() && checks.look(&key(2), plainly()).is_none());
     }
 
     #[tokio::test]
     async fn whoever_waits_is_woken_by_the_end() {
         let checks = LawChecks::new(None, BTreeSet::from([key(3).1]));
         assert!(checks.is_released(&key(3).1) && !checks.is_released(&key(4).1));
-        checks.table().checks.insert(key(1), Check::Running { progress: None, pending: None });
+        checks.table().checks.insert(key(1), running());
         checks.progress(&key(1), LawProgress { law: "growth".into(), case: 7, cases: 9 });
-        let now = checks.wait(&key(1), Instant::now()).await;
+        let now = checks.wait(&key(1), plainly(), Instant::now()).await;
         assert!(matches!(&now, Some(Err(Some(at))) if at.case == 7), "{now:?}");
         let waiting = checks.clone();
-        let waiter = tokio::spawn(async move { waiting.wait(&key(1), Instant::now() + Duration::from_secs(60)).await });
+        let waiter = tokio::spawn(async move {
+            let until = Instant::now() + Duration::from_secs(60);
+            waiting.wait(&key(1), plainly(), until).await
+        });
         tokio::task::yield_now().await;
         checks.end(key(1), Err(LawError::Rejected("bad".into())));
         assert_eq!(waiter.await.expect("it ended"), Some(Ok(Verdict::Failed("bad".into()))));
+    }
+
+    #[test]
+    fn siblings_of_a_bucket_are_checked_anew_and_told_to_nobody_else() {
+        let checks = LawChecks::new(None, BTreeSet::new());
+        let of = |intent: Option<&'static [u8]>, bucket: Option<&str>| {
+            let siblings_of = bucket.map(|bucket| Name::new(bucket).expect("a name"));
+            Asked::new(PushChecks { intent: intent.map(Bytes::from_static), siblings_of }, token("ann"))
+        };
+        let is_due = |asked: &Asked| checks.table().is_due(&key(1), asked);
+        let (plain, intent, siblings) = (of(None, None), of(Some(b"{}"), None), of(None, Some("carts")));
+        assert_eq!(is_due(&plain), Ok(true), "there is none");
+        let insert = |asked: &Asked| {
+            checks.table().checks.insert(key(1), Asking { asked: asked.clone(), ..running() });
+        };
+        insert(&plain);
+        assert_eq!(is_due(&plain), Ok(false), "it runs");
+        let busy = is_due(&siblings).expect_err("it runs on something else").to_string();
+        assert!(busy.contains("another push of this component") && busy.contains("Push it again"), "{busy}");
+        checks.table().end(key(1), held());
+        checks.tell(&key(1));
+        assert_eq!((is_due(&plain), is_due(&intent), is_due(&siblings)), (Ok(false), Ok(true), Ok(true)));
+        let sees = |client: (TokenKey, bool)| checks.look(&key(1), Looking::Client(&client)).is_some();
+        assert!(sees(token("bob")), "it is of no bucket");
+        assert!(checks.look(&key(1), Looking::Push(&intent)).is_none(), "it is not what that push has asked for");
+
+        insert(&siblings);
+        checks.table().end(key(1), held());
+        assert_eq!(is_due(&siblings), Ok(false), "the push that has asked is not told yet");
+        assert!(sees(token("ann")) && !sees(token("bob")));
+        assert!(!sees((token("ann").0, true)), "a certificate of that name is somebody else");
+        checks.tell(&key(1));
+        assert_eq!(is_due(&siblings), Ok(true), "the bucket may have others by now");
     }
 }

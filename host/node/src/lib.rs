@@ -55,6 +55,7 @@ mod http;
 mod joining;
 mod lag;
 mod law_checks;
+mod law_siblings;
 mod layouts;
 mod lock;
 pub mod loops;

@@ -15,7 +15,7 @@ use rejoin_merge::{builder_of, digest_of};
 use rejoin_proto::access::{DEFAULT_TENANT, Scope};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{
-    AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
+    AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, PushChecks, RecordKind, Reply, Status, TokenStatus,
 };
 use rejoin_proto::signing::{MAX_BUILDER_BYTES, Provenance};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, PluginSignature, TenantId};
@@ -79,10 +79,15 @@ pub(crate) async fn run(
         AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
         AdminRequest::PluginPush { name, module, unchecked, signature } => {
             let digest = digest.unwrap_or_else(|| digest_of(&module));
-            push(ctx, wait, caller, (name, digest), (module, unchecked, signature)).await
+            let checks = (!unchecked).then(PushChecks::default);
+            push(ctx, wait, caller, (name, digest), (module, checks, signature)).await
+        }
+        AdminRequest::PluginPushWith { name, module, signature, checks } => {
+            let digest = digest.unwrap_or_else(|| digest_of(&module));
+            push(ctx, wait, caller, (name, digest), (module, Some(*checks), signature)).await
         }
         AdminRequest::SignersSet(change_of) => change(ctx, wait, CatalogChange::SignersSet(tenant, change_of)).await,
-        AdminRequest::PluginLaws { digest } => return law_checks::progress(ctx, tenant, digest, wait).await,
+        AdminRequest::PluginLaws { digest } => return law_checks::progress(ctx, caller, digest, wait).await,
         AdminRequest::PluginStates { digest } => return transcripts::states(ctx, tenant, digest).await,
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
         // `audit` answers it.
@@ -249,13 +254,13 @@ fn shadow_report(ctx: &NodeContext, caller: &Caller, bucket: &Name, samples: boo
     Reply::ShadowReport(Box::new(report))
 }
 
-/// Compiles a plugin, checks its laws and stores it, then adds it to the catalog.
+/// Compiles a plugin, checks its laws and stores it, then adds it to the catalog. Without `checks` nothing is checked.
 async fn push(
     ctx: &Arc<NodeContext>,
     wait: Duration,
     caller: &Caller,
     (name, digest): (Name, PluginDigest),
-    (module, unchecked, signature): (Bytes, bool, Option<PluginSignature>),
+    (module, checks, signature): (Bytes, Option<PushChecks>, Option<PluginSignature>),
 ) -> Reply {
     let tenant = caller.tenant;
     let signer = match signing::signer(ctx, caller, &digest, signature).await {
@@ -267,7 +272,7 @@ async fn push(
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
     };
     let plugin = pushed.plugin();
-    let marked = match law_checks::admit(ctx, caller, (digest, &module, unchecked), wait).await {
+    let marked = match law_checks::admit(ctx, caller, (digest, &module, checks), wait).await {
         Ok(marked) => marked,
         Err(reply) => return reply,
     };

@@ -21,7 +21,7 @@ use crate::context::NodeContext;
 use crate::messages::ShardMessage;
 
 /// Looks at a shard as it is after its next commit.
-async fn look<T: Send + 'static>(
+pub(crate) async fn look<T: Send + 'static>(
     ctx: &NodeContext,
     shard: usize,
     looks: impl FnOnce(&Shard, &ShardStore) -> T + Send + 'static,
@@ -55,7 +55,7 @@ fn object(ctx: &NodeContext, caller: &Caller, bucket: &Name, key: Option<Bytes>)
     Ok(ObjectId { tenant: known.tenant, bucket: known.id, key })
 }
 
-fn shard_of(ctx: &NodeContext, object: &ObjectId) -> usize {
+pub(crate) fn shard_of(ctx: &NodeContext, object: &ObjectId) -> usize {
     let view = ctx.cluster_view();
     ctx.shard_index(view.layout().partition(object), &view)
 }

@@ -29,7 +29,7 @@ use crate::receipt::{KeyReport, ReceiptPage};
 use crate::ring::Ring;
 use crate::trial::ShadowReport;
 
-pub use admin::AdminRequest;
+pub use admin::{AdminRequest, MAX_INTENT_BYTES, PushChecks};
 
 /// The protocol version of this release.
 pub const PROTOCOL: u16 = 1;
@@ -309,7 +309,7 @@ pub enum LawState {
         law: String,
         /// The number of the case.
         case: u32,
-        /// The number of cases of this law.
+        /// The number of cases of this law. 0: it is not known.
         cases: u32,
     },
     /// All laws were checked.
@@ -615,8 +615,8 @@ pub enum Reply {
     Audit(AuditPage),
     /// To [`AdminRequest::Usage`].
     Usage(TenantUsage),
-    /// To [`AdminRequest::PluginPush`] while its laws are being checked or if one is broken, and to
-    /// [`AdminRequest::PluginLaws`].
+    /// To [`AdminRequest::PluginPush`] and [`AdminRequest::PluginPushWith`] while the laws are being checked or if one
+    /// is broken, and to [`AdminRequest::PluginLaws`].
     Laws {
         /// The digest of the component.
         digest: PluginDigest,

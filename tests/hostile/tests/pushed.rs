@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rejoin_merge::{
-    CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, LawLimits, LawProcess, LawQueue, LawRunner,
-    MergeFault, ModuleLimits, Plugin, Rejection, TenantShare, TrapKind,
+    CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, LawInputs, LawLimits, LawProcess, LawQueue,
+    LawRunner, MergeFault, ModuleLimits, Plugin, Rejection, TenantShare, TrapKind,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, oddities, siblings};
 
@@ -289,7 +289,7 @@ fn the_laws_of_a_guest_with_initial_memory_are_checked_in_a_process() {
     let done = move |result| send.send(result).expect("the test waits");
     let component = guests::picking(1, 0).into();
     let _pending = queue
-        .check(TenantShare::default(), component, ModuleLimits::default(), |_| (), done)
+        .check(TenantShare::default(), (component, LawInputs::default()), ModuleLimits::default(), |_| (), done)
         .expect("nothing else waits");
     let checked = checked.recv().expect("it is answered").expect("a report");
     assert!(checked.broken().is_some(), "the first sibling is no merge");

@@ -1,6 +1,6 @@
 //! The stories of the ready-made merges, see [`Story`].
 
-use crate::stories::Step::{Answer, Apply, Copy, Delete, Fold, Meet, Nothing, Restore, Shown};
+use crate::stories::Step::{Answer, Apply, Copy, Delete, Fold, Meet, Nothing, Restore, Shown, Update};
 use crate::stories::Story;
 
 /// Of `plugins/counter`.
@@ -240,6 +240,103 @@ pub const LEADERBOARD: &[Story] = &[
             Apply("west", r#"{"player":"cy","score":5,"top":2}"#),
             Meet("east", "west"),
             Shown("west", r#"[{"player":"ann","score":5},{"player":"cy","score":5}]"#),
+        ],
+    },
+];
+
+/// Updates of Yjs to the text `note`. Client 3 types `feed cat`.
+const NOTE: &[u8] = b"\x01\x01\x03\x00\x04\x01\x04note\x08feed cat\x00";
+/// Client 1 has seen that, and types `the ` before `cat`.
+const THE: &[u8] = b"\x01\x01\x01\x00\xc4\x03\x04\x03\x05\x04the \x00";
+/// Client 2 has seen the first, and replaces `feed` by `call`.
+const CALL: &[u8] = b"\x01\x01\x02\x00\xc4\x03\x03\x03\x04\x04call\x01\x03\x01\x00\x04";
+/// Client 4 has seen the first, and types ` and dog` behind it.
+const DOG: &[u8] = b"\x01\x01\x04\x00\x84\x03\x07\x08 and dog\x00";
+/// Clients 1 and 2 have seen the first, and each types a word behind it.
+const NOW: &[u8] = b"\x01\x01\x01\x00\x84\x03\x07\x04 now\x00";
+const LATER: &[u8] = b"\x01\x01\x02\x00\x84\x03\x07\x06 later\x00";
+
+/// Of `plugins/document`.
+pub const DOCUMENT: &[Story] = &[
+    Story {
+        about: "two edit a text on both sides of a cut, and both edits are in it",
+        steps: &[
+            Update("east", NOTE),
+            Meet("east", "west"),
+            Update("east", THE),
+            Update("west", CALL),
+            Shown("east", r#"{"note":"feed the cat"}"#),
+            Shown("west", r#"{"note":"call cat"}"#),
+            Meet("east", "west"),
+            Shown("east", r#"{"note":"call the cat"}"#),
+            Fold("west"),
+            Meet("east", "west"),
+            Shown("east", r#"{"note":"call the cat"}"#),
+            Shown("west", r#"{"note":"call the cat"}"#),
+        ],
+    },
+    Story {
+        about: "what two type at one place stands side by side, in the same order everywhere",
+        steps: &[
+            Update("east", NOTE),
+            Meet("east", "west"),
+            Update("west", LATER),
+            Update("east", NOW),
+            Meet("east", "west"),
+            Shown("east", r#"{"note":"feed cat now later"}"#),
+            Shown("west", r#"{"note":"feed cat now later"}"#),
+        ],
+    },
+    Story {
+        about: "an old disk brings nothing back that was deleted, and an edit of it stays",
+        steps: &[
+            Update("attic", NOTE),
+            Copy("attic"),
+            Update("attic", CALL),
+            Meet("attic", "east"),
+            Restore("attic"),
+            Update("attic", THE),
+            Shown("attic", r#"{"note":"feed the cat"}"#),
+            Meet("attic", "east"),
+            Shown("attic", r#"{"note":"call the cat"}"#),
+            Fold("east"),
+            Meet("attic", "east"),
+            Shown("east", r#"{"note":"call the cat"}"#),
+        ],
+    },
+    Story {
+        about: "three replicas fold different siblings and agree, and an update that comes twice changes nothing",
+        steps: &[
+            Update("east", NOTE),
+            Meet("east", "west"),
+            Meet("east", "south"),
+            Update("east", THE),
+            Update("west", CALL),
+            Update("south", DOG),
+            Meet("east", "west"),
+            Fold("east"),
+            Meet("south", "west"),
+            Fold("west"),
+            Update("west", THE),
+            Meet("east", "west"),
+            Meet("south", "west"),
+            Meet("south", "east"),
+            Shown("east", r#"{"note":"call the cat and dog"}"#),
+            Shown("south", r#"{"note":"call the cat and dog"}"#),
+            Shown("west", r#"{"note":"call the cat and dog"}"#),
+        ],
+    },
+    Story {
+        about: "a deleted document begins at nothing, and what the delete has not seen is kept",
+        steps: &[
+            Update("east", NOTE),
+            Meet("east", "west"),
+            Update("west", THE),
+            Delete("east"),
+            Nothing("east"),
+            Meet("east", "west"),
+            Shown("east", r#"{"note":"feed the cat"}"#),
+            Shown("west", r#"{"note":"feed the cat"}"#),
         ],
     },
 ];

@@ -12,6 +12,8 @@ use rejoin_laws::{DiskImage, Merge, ModelCluster, ScenarioError};
 pub enum Step {
     /// An operation, with the replica's next dot.
     Apply(&'static str, &'static str),
+    /// As [`Step::Apply`], of an operation that is no text.
+    Update(&'static str, &'static [u8]),
     /// The key is deleted by someone who has read it there.
     Delete(&'static str),
     /// Two replicas exchange what they have.
@@ -69,13 +71,8 @@ impl Story {
         let (mut cluster, mut actors) = (ModelCluster::new(merge, b"story"), Actors::default());
         let mut disks: BTreeMap<&str, DiskImage> = BTreeMap::new();
         let told = self.steps.iter().try_for_each(|step| match *step {
-            Step::Apply(at, operation) => {
-                let (seen, dot) = (cluster.read(at)?, actors.next(at));
-                let value = P::apply(b"story", seen.value.as_deref(), operation.as_bytes(), dot);
-                let value = value.map_err(|fault| cluster.error(format!("{operation} is refused: {fault:?}")))?;
-                cluster.write(at, operation, &value, &seen);
-                Ok(())
-            }
+            Step::Apply(at, operation) => applied::<P>(&mut cluster, at, operation.as_bytes(), actors.next(at)),
+            Step::Update(at, update) => applied::<P>(&mut cluster, at, update, actors.next(at)),
             Step::Delete(at) => {
                 let seen = cluster.read(at)?;
                 cluster.delete(at, "someone", &seen);
@@ -107,4 +104,18 @@ impl Story {
         });
         told.map_err(|error| ScenarioError { scenario: Some(self.about), ..error })
     }
+}
+
+/// Applies an operation to what is read at a replica, and writes the result there.
+fn applied<P: Operator>(
+    cluster: &mut ModelCluster<'_>,
+    at: &str,
+    operation: &[u8],
+    dot: Dot,
+) -> Result<(), ScenarioError> {
+    let (seen, name) = (cluster.read(at)?, String::from_utf8_lossy(operation));
+    let value = P::apply(b"story", seen.value.as_deref(), operation, dot);
+    let value = value.map_err(|fault| cluster.error(format!("{name} is refused: {fault:?}")))?;
+    cluster.write(at, &name, &value, &seen);
+    Ok(())
 }

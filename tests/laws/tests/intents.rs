@@ -245,3 +245,32 @@ fn a_union_brings_back_what_was_removed_in_the_shortest_history() {
     let refused = check_laws_with_options(&union, &BucketProps::default(), &options, &mut |_| {}).expect_err("none");
     assert!(refused.to_string().contains("list Operator in rejoin_guest::export!"), "{refused}");
 }
+
+/// An intent with a scenario: what was removed by one who had seen it is gone, whatever others add meanwhile.
+fn with_scenario(intent: &str) -> String {
+    let steps = [
+        r#"{"at":"east","add":"x"}"#,
+        r#"{"sync":["east","west"]}"#,
+        r#"{"at":"west","remove":"x"}"#,
+        r#"{"at":"east","add":"z"}"#,
+        r#"{"sync":["east","west"]}"#,
+        r#"{"at":"east","shown":["z"]}"#,
+        r#"{"fold":"east"}"#,
+        r#"{"sync":["east","west"]}"#,
+        r#"{"at":"west","shown":["z"]}"#,
+    ];
+    let scenario = format!(r#""scenarios": [{{"name": "gone", "steps": [{}]}}], "format"#, steps.join(","));
+    intent.replacen("\"format", &scenario, 1)
+}
+
+#[test]
+fn scenarios_are_played_beside_the_histories() {
+    let findings = checked(&guest("names", SET), &with_scenario(INTENT));
+    let wrong: Vec<String> = findings.wrong_histories().map(ToString::to_string).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert_eq!(findings.scenarios, Some(Ok(1)));
+    let findings = checked(&guest("union", UNION), &with_scenario(PLAIN_INTENT));
+    let wrong = findings.scenarios.expect("it has one").expect_err("what was removed comes back").to_string();
+    assert!(wrong.contains("\"gone\": a read at east should show {\"z\": \"\"}, and shows"), "{wrong}");
+    assert!(wrong.contains("remove x at west"), "{wrong}");
+}

@@ -104,4 +104,9 @@ fn a_document_of_yjs() {
     describes_itself(&component, "document", true, true);
     laws_hold(&native, &component, 100);
     operates::<Document>(&component, UPDATE, b"");
+    for story in ready::DOCUMENT {
+        for merge in [&native as &dyn Merge, &component] {
+            story.run::<Document>(merge).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
+    }
 }

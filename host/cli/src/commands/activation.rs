@@ -32,7 +32,7 @@ pub(crate) async fn activate(global: &GlobalArgs, out: Output, args: &ActivateAr
         (0, Some(_)) => return Err(Failure::usage("a share of 0 ends the canary that there is: give no plugin")),
         (1..ALL_KEYS, Some(NONE)) => return Err(Failure::usage("no plugin merges no share of the keys")),
         (1..ALL_KEYS, _) => {
-            let after = admin.activate_canary(bucket, plugin, share).await?;
+            let after = admin.activate_canary_at_once(bucket, plugin, share).await?;
             return told(out, &admin, &after).await;
         }
         // The canary gets all keys.
@@ -40,7 +40,7 @@ pub(crate) async fn activate(global: &GlobalArgs, out: Output, args: &ActivateAr
         (_, None) => return Err(Failure::usage(format!("bucket {bucket} has no canary: name a plugin"))),
         (_, Some(_)) => plugin,
     };
-    let after = admin.activate_plugin(bucket, plugin).await?;
+    let after = admin.activate_plugin_at_once(bucket, plugin).await?;
     if before.version == after.version {
         note(format!("bucket {bucket} has it already"));
         return done(out, &after, "unchanged");

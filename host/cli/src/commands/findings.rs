@@ -35,13 +35,36 @@ pub(crate) fn tell(findings: &Findings) {
         note(format!("{} random histories of replicas end alike with and without folds", random.histories));
     }
     if let (Some(Ok(stats)), Some(Ok(classics))) = (&findings.histories, &findings.classics) {
-        note(format!(
-            "{} histories of operations end as they should, with all of up to {} operations on three replicas, and so \
-                do {classics} classic ones",
-            stats.histories, stats.operations
-        ));
+        note(right(stats.histories, stats.operations, *classics));
+    }
+    if let Some(Ok(scenarios)) = &findings.scenarios {
+        note(played(*scenarios));
     }
     note(format!("{} merges were run for this", findings.merges));
+}
+
+/// That the histories of an intent ended as they should.
+pub(crate) fn right(histories: u64, operations: usize, classics: usize) -> String {
+    format!(
+        "{histories} histories of operations end as they should, with all of up to {operations} operations on three \
+         replicas, and so do {classics} classic ones"
+    )
+}
+
+/// That the scenarios of an intent ended as they should.
+pub(crate) fn played(scenarios: usize) -> String {
+    format!("scenarios that end as they should: {scenarios}")
+}
+
+/// What to do about a history that ended otherwise than it should.
+pub(crate) const ADVICE: &str = "let values carry what their writers had seen, such as a clock and tags, so that the \
+    merge can tell a removal from what was never there";
+
+/// Prints the histories that ended otherwise than they should, with their steps.
+pub(crate) fn explain_histories(out: Output, wrong: &[String]) {
+    if !out.json {
+        wrong.iter().for_each(|wrong| note(format!("\n{wrong}")));
+    }
 }
 
 /// Fails if a history ended otherwise than it should.
@@ -50,14 +73,9 @@ pub(crate) fn check_histories(out: Output, findings: &Findings) -> Result<(), Fa
     if wrong.is_empty() {
         return Ok(());
     }
-    if !out.json {
-        wrong.iter().for_each(|wrong| note(format!("\n{wrong}")));
-    }
+    explain_histories(out, &wrong);
     let what = "the plugin breaks no law, and still a history of operations ends otherwise than it should";
-    Err(Failure::new(Exit::Negative, what).next(
-        "let values carry what their writers had seen, such as a clock and tags, so that the merge can tell a removal \
-            from what was never there",
-    ))
+    Err(Failure::new(Exit::Negative, what).next(ADVICE))
 }
 
 #[cfg(test)]

@@ -37,9 +37,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         PluginCommand::Test(args) => laws::run(out, &compiler(args.module_bytes), &args),
         PluginCommand::Bench(args) => merge_bench::run(out, &compiler(args.module_bytes), &args),
         PluginCommand::Run(args) => one::run(global, out, &compiler(args.module_bytes), &args).await,
-        PluginCommand::Push { file, name, unchecked, counterexample, signature } => {
-            push::run(global, out, (&file, signature.as_deref()), name, (unchecked, counterexample)).await
-        }
+        PluginCommand::Push(args) => push::run(global, out, &args).await,
         PluginCommand::Keygen(args) => signing::keygen(out, &args),
         PluginCommand::Sign(args) => signing::sign(global, out, &args),
         PluginCommand::Delete { digest, how } => delete::plugin(global, out, digest, how).await,

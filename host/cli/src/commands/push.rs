@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{Component, LawState, PluginInfo};
-use rejoin_merge::{Fixture, LawTest};
+use rejoin_client::admin::{Component, LawState, Name, PluginInfo, PushChecks};
+use rejoin_merge::{Fixture, IntentError, IntentFile, LawTest, RecordedLine};
 
 use crate::commands::component::stem;
+use crate::commands::findings;
 use crate::commands::json::Plugin;
 use crate::commands::laws;
 use crate::commands::signing::signature_of;
@@ -17,26 +18,22 @@ use crate::files::{self, Mode};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::progress::Bar;
+use crate::push_args::PushArgs;
 
 /// How often the progress is printed where there is no terminal.
 const PRINT_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(
-    global: &GlobalArgs,
-    out: Output,
-    (file, signature): (&Path, Option<&Path>),
-    name: Option<String>,
-    (unchecked, counterexample): (bool, Option<PathBuf>),
-) -> Result<(), Failure> {
-    let signature = signature_of(file, signature)?;
-    let component = Component { signature, ..files::read(file)?.into() };
-    let name = name.unwrap_or_else(|| stem(file));
+pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &PushArgs) -> Result<(), Failure> {
+    let file = args.file.as_path();
+    let signature = signature_of(file, args.signature.as_deref())?;
+    let component = Component { signature, checks: checks(args)?, ..files::read(file)?.into() };
+    let name = args.name.clone().unwrap_or_else(|| stem(file));
     let admin = connect(global).await?.admin();
     let rejected = |error: rejoin_client::Error| match error.kind() {
         ErrorKind::TooLarge => Failure::new(Exit::Rejected, error),
         _ => error.into(),
     };
-    if unchecked {
+    if args.unchecked {
         return pushed(out, &admin.push_plugin_unchecked(&name, component).await.map_err(rejected)?);
     }
     let mut progress = LawProgress::new();
@@ -47,15 +44,60 @@ pub(crate) async fn run(
     let report = report.transpose().map_err(|why| {
         Failure::usage(format!("the node's report on the laws cannot be read: {why}")).next("use the node's release")
     })?;
+    let taken = args.siblings_of.as_deref().zip(report.as_ref());
+    taken.into_iter().for_each(|(bucket, test)| note(recorded(bucket, test)));
     match (push.plugin, report) {
         (Ok(plugin), report) => {
             if let Some(test) = report {
-                let cases: u32 = test.laws.iter().filter_map(|law| law.judged).sum();
-                note(format!("{} laws held, {cases} cases judged", test.laws.len()));
+                held(&test);
             }
             pushed(out, &plugin)
         }
-        (Err(why), report) => broken(out, file, (&why, report), counterexample),
+        (Err(why), report) => broken(out, file, (&why, report), args.counterexample.clone()),
+    }
+}
+
+/// What the node is to check beside the values of the plugin's own sampler. An intent that is none is not sent.
+fn checks(args: &PushArgs) -> Result<PushChecks, Failure> {
+    let intent = match &args.intent {
+        Some(path) => {
+            let text = files::read(path)?;
+            let bad = |why: IntentError| Failure::usage(why).during(&path.display().to_string());
+            IntentFile::parse(&text).map_err(bad)?;
+            Some(text.into())
+        }
+        None => None,
+    };
+    let siblings_of = match &args.siblings_of {
+        Some(bucket) => Some(Name::new(bucket.as_str()).map_err(|why| Failure::usage(format!("{bucket:?}: {why}")))?),
+        None => None,
+    };
+    Ok(PushChecks { intent, siblings_of })
+}
+
+/// How many siblings of a bucket were used.
+fn recorded(bucket: &str, test: &LawTest) -> String {
+    match &test.recorded {
+        Some(RecordedLine { sets, siblings, .. }) => {
+            let sets = if *sets == 1 { "1 set".to_owned() } else { format!("{sets} sets") };
+            format!("{sets} of siblings of bucket {bucket}, with {siblings} values, were among the cases")
+        }
+        None => format!(
+            "the node has no siblings of bucket {bucket}, and no receipt of any: the laws were checked without them"
+        ),
+    }
+}
+
+/// What was checked of a plugin that has broken nothing.
+fn held(test: &LawTest) {
+    let cases: u32 = test.laws.iter().filter_map(|law| law.judged).sum();
+    note(format!("{} laws held, {cases} cases judged", test.laws.len()));
+    let of_an_intent = test.histories.as_ref().and_then(|all| Some((all.histories?, all.operations?, all.classics?)));
+    if let Some((histories, operations, classics)) = of_an_intent {
+        note(findings::right(histories, operations, classics));
+    }
+    if let Some(scenarios) = test.histories.as_ref().and_then(|all| all.scenarios) {
+        note(findings::played(scenarios));
     }
 }
 
@@ -87,6 +129,11 @@ fn broken(
     let fixture = Fixture::of_report(&test);
     if fixture.cases().is_empty() {
         laws::print(out, &test)?;
+        let wrong = test.histories.as_ref().map(|histories| histories.wrong.as_slice()).unwrap_or_default();
+        if !wrong.is_empty() {
+            findings::explain_histories(out, wrong);
+            return Err(failure.next(findings::ADVICE));
+        }
         return Err(failure.next(format!("`rejoin plugin test {}` shows it here", component.display())));
     }
     let file = counterexample.unwrap_or_else(|| laws::default_file(component));
@@ -117,6 +164,7 @@ impl LawProgress {
     fn show(&mut self, state: &LawState) {
         let text = match state {
             LawState::Waiting => "the laws are checked after those of others".to_owned(),
+            LawState::Checking { law, case, cases: 0 } => format!("the node checks {law}: {case} so far"),
             LawState::Checking { law, case, cases } => format!("the node checks {law}: case {case} of {cases}"),
             LawState::Checked { .. } => return,
         };

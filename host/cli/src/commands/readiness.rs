@@ -1,10 +1,9 @@
 //! Whether the nodes can run a plugin: shown with it, and asked before a bucket gets it.
 
-use std::time::{Duration, Instant};
-
 use serde::Serialize;
 
-use rejoin_client::admin::{Admin, Name, PluginDigest, PluginInfo, PluginReadiness, PluginState};
+use rejoin_client::ErrorKind;
+use rejoin_client::admin::{Admin, Name, PluginDigest, PluginInfo, PluginReadiness, PluginState, READY_WAIT};
 
 use crate::commands::json::Plugin;
 use crate::commands::nodes::silent_names;
@@ -12,10 +11,6 @@ use crate::failure::{Exit, Failure};
 use crate::output::note;
 use crate::progress::Bar;
 
-/// For how long `plugin activate` waits until all nodes are ready.
-const READY_WAIT: Duration = Duration::from_secs(30);
-/// The pause between two questions meanwhile.
-const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// The state of a node that does not answer.
 const UNREACHABLE: &str = "unreachable";
 
@@ -76,70 +71,39 @@ pub(crate) fn with_nodes(readiness: &PluginReadiness, info: &PluginInfo) -> Plug
     Plugin { nodes, ..Plugin::from(info) }
 }
 
-/// What is to be done about a plugin that a bucket is to get.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Verdict {
-    Ready,
-    /// These nodes are not ready yet.
-    Wait(String),
-    /// Why, and at which nodes.
-    Refuse(String),
-}
-
-/// With `all_ready` each reachable node must be ready; else none may compute otherwise.
-fn verdict(states: &[NodeState], all_ready: bool) -> Verdict {
-    let of =
-        |wanted: &[&str]| -> Vec<&NodeState> { states.iter().filter(|state| wanted.contains(&state.state)).collect() };
-    let listed = |states: Vec<&NodeState>| {
-        states.into_iter().map(|of| format!("{} ({})", of.node, of.state)).collect::<Vec<_>>().join(", ")
-    };
-    let never: &[&str] = if all_ready { &["differs", "refused", "removed"] } else { &["differs"] };
-    let (never, later) = (of(never), of(&["compiling", "missing", "stored"]));
-    if let Some(first) = never.first() {
-        let why = first.why.clone().unwrap_or_else(|| "its module was removed: push it again".into());
-        return Verdict::Refuse(format!("{} cannot run the plugin: {why}", listed(never)));
-    }
-    if all_ready && !later.is_empty() { Verdict::Wait(listed(later)) } else { Verdict::Ready }
-}
-
 /// Refuses a plugin for a bucket if a node that can be reached computes otherwise with it.
 pub(crate) async fn refuse_differing(admin: &Admin, plugin: PluginDigest) -> Result<(), Failure> {
     let readiness = admin.plugin_readiness(Some(plugin)).await?;
-    conclude(verdict(&states(&readiness, &plugin), false), &readiness)
+    conclude(readiness.differing(&plugin), &readiness)
 }
 
 /// Waits until every node that can be reached is ready to run a plugin.
 pub(crate) async fn wait(admin: &Admin, plugin: PluginDigest) -> Result<(), Failure> {
-    let until = Instant::now() + READY_WAIT;
     let (bar, mut told) = (Bar::spinner("asking the nodes"), String::new());
-    loop {
-        let readiness = admin.plugin_readiness(Some(plugin)).await?;
-        let verdict = verdict(&states(&readiness, &plugin), true);
-        let Verdict::Wait(waiting) = &verdict else {
-            drop(bar);
-            return conclude(verdict, &readiness);
-        };
-        if Instant::now() >= until {
-            let what = format!("after {} s not all nodes are ready: {waiting}", READY_WAIT.as_secs());
-            return Err(Failure::new(Exit::Retry, what).next(FORCE));
-        }
-        if told != *waiting {
-            told.clone_from(waiting);
+    let watch = |waiting: &str| {
+        if told != waiting {
+            waiting.clone_into(&mut told);
             match &bar {
                 Some(bar) => bar.message(&format!("waiting until all nodes are ready: {waiting}")),
                 None => note(format!("waiting until all nodes are ready: {waiting}")),
             }
         }
-        tokio::time::sleep(ASK_INTERVAL).await;
-    }
+    };
+    let ready = admin.wait_until_ready(plugin, READY_WAIT, watch).await;
+    drop(bar);
+    let readiness = ready.map_err(|error| match error.kind() {
+        ErrorKind::PluginRejected | ErrorKind::TimedOut => Failure::from(error).next(FORCE),
+        _ => error.into(),
+    })?;
+    conclude(None, &readiness)
 }
 
 /// What one can do about nodes that are not ready.
 const FORCE: &str =
     "`rejoin plugin activate` and `rollback` take --force: then siblings are kept where it is not ready";
 
-fn conclude(verdict: Verdict, readiness: &PluginReadiness) -> Result<(), Failure> {
-    if let Verdict::Refuse(why) = verdict {
+fn conclude(refusal: Option<String>, readiness: &PluginReadiness) -> Result<(), Failure> {
+    if let Some(why) = refusal {
         return Err(Failure::new(Exit::Rejected, why).next(FORCE));
     }
     if !readiness.silent.is_empty() {
@@ -165,21 +129,5 @@ mod tests {
         let states = [at("n1", "ready"), at("n2", "differs"), at("n3", "ready"), at("n4", "stored")];
         assert_eq!(summary(&states), "2 ready, 1 stored, n2 differs");
         assert_eq!(summary(&[at("n1", UNREACHABLE)]), "n1 unreachable");
-    }
-
-    #[test]
-    fn a_node_that_differs_refuses_and_one_that_is_late_is_waited_for() {
-        let ready = [at("n1", "ready"), at("n2", UNREACHABLE)];
-        assert_eq!((verdict(&ready, true), verdict(&ready, false)), (Verdict::Ready, Verdict::Ready));
-        let late = [at("n1", "ready"), at("n2", "compiling"), at("n3", "missing")];
-        assert_eq!(verdict(&late, true), Verdict::Wait("n2 (compiling), n3 (missing)".into()));
-        assert_eq!(verdict(&late, false), Verdict::Ready);
-        let differs = [at("n1", "compiling"), at("n2", "differs")];
-        let why = Verdict::Refuse("n2 (differs) cannot run the plugin: it is so".into());
-        assert_eq!((verdict(&differs, true), verdict(&differs, false)), (why.clone(), why));
-        for never in ["refused", "removed"] {
-            assert!(matches!(verdict(&[at("n1", never)], true), Verdict::Refuse(_)), "{never}");
-            assert_eq!(verdict(&[at("n1", never)], false), Verdict::Ready, "{never}");
-        }
     }
 }

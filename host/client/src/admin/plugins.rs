@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use rejoin_proto::client::{AdminRequest, LawState, Reply, RequestBody};
+use rejoin_proto::client::{AdminRequest, LawState, PushChecks, Reply, RequestBody};
 use rejoin_proto::{Name, PluginDigest, PluginSignature};
 use rejoin_wire::Class;
 
@@ -24,7 +24,7 @@ pub struct PushedPlugin {
     pub report: Option<Bytes>,
 }
 
-/// A plugin's component, and a signature if there is one.
+/// A plugin's component, a signature if there is one, and what its laws are checked on beside its own values.
 ///
 /// ```
 /// use rejoin_client::admin::Component;
@@ -38,11 +38,14 @@ pub struct Component {
     pub bytes: Bytes,
     /// That of a key that may sign plugins of the tenant. A tenant that has such keys takes no component without.
     pub signature: Option<PluginSignature>,
+    /// What its operations mean, and a bucket whose siblings it is checked on. The report may show those, so a bucket
+    /// takes a token that may push plugins and read it.
+    pub checks: PushChecks,
 }
 
 impl From<Vec<u8>> for Component {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into(), signature: None }
+        Self { bytes: bytes.into(), signature: None, checks: PushChecks::default() }
     }
 }
 
@@ -85,7 +88,8 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// As [`Admin::push_plugin`].
+    /// As [`Admin::push_plugin`]; [`ErrorKind::NotFound`] without the bucket of [`PushChecks::siblings_of`],
+    /// [`ErrorKind::BadRequest`] for an intent that is none.
     pub async fn push_plugin_with_report(
         &self,
         name: &str,
@@ -127,17 +131,27 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// As [`Admin::push_plugin`], without the laws.
+    /// As [`Admin::push_plugin`], without the laws; [`ErrorKind::BadRequest`] if the component has something to be
+    /// checked on.
     pub async fn push_plugin_unchecked(&self, name: &str, component: impl Into<Component>) -> Result<PluginInfo> {
-        match self.pushed(admin_name(name)?, component.into(), true).await? {
+        let component = component.into();
+        if !component.checks.is_empty() {
+            let what = "a push that is not checked takes no intent and no siblings";
+            return Err(Error::new(ErrorKind::BadRequest, what));
+        }
+        match self.pushed(admin_name(name)?, component, true).await? {
             Reply::Changed { record, .. } => plugin_info(record).ok_or_else(|| unexpected("the node")),
             _ => Err(unexpected("the node")),
         }
     }
 
     async fn pushed(&self, name: Name, component: Component, unchecked: bool) -> Result<Reply> {
-        let Component { bytes: module, signature } = component;
-        let push = AdminRequest::PluginPush { name, module, unchecked, signature };
+        let Component { bytes: module, signature, checks } = component;
+        let push = if checks.is_empty() {
+            AdminRequest::PluginPush { name, module, unchecked, signature }
+        } else {
+            AdminRequest::PluginPushWith { name, module, signature, checks: Box::new(checks) }
+        };
         self.engine.once(Class::Bulk, RequestBody::Admin(push), self.timeout).await
     }
 

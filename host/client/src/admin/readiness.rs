@@ -1,15 +1,21 @@
-//! Whether the nodes can run a plugin.
+//! Whether the nodes can run a plugin, and waiting until they can.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::plugin_state::{NodePlugins, PluginState};
 use rejoin_proto::{Name, PluginDigest};
 
 use super::{Admin, FromNodes};
-#[cfg(doc)]
-use crate::ErrorKind;
-use crate::Result;
 use crate::engine::unexpected;
+use crate::{Error, ErrorKind, Result};
 
+/// For how long an activation waits until all nodes are ready.
+pub const READY_WAIT: Duration = Duration::from_secs(30);
+/// The pause between two questions meanwhile.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// Which nodes can run which plugins. A node that was asked in vain compiles a plugin, and compares what it computes
 /// with it, before it merges with it.
 pub type PluginReadiness = FromNodes<Vec<NodePlugins>>;
@@ -30,6 +36,83 @@ impl PluginReadiness {
             // A node that does not know of the plugin does not have it.
             (&node.node, known.map_or(&PluginState::Missing, |(_, state)| state))
         })
+    }
+
+    /// The nodes that will not run a plugin, with their states and the reason of the first one: those that compute
+    /// otherwise, could not compile it, or have removed it. `None`: there is none.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::PluginDigest;
+    /// # async fn run(client: rejoin_client::Client, digest: PluginDigest) -> rejoin_client::Result<()> {
+    /// if let Some(why) = client.admin().plugin_readiness(Some(digest)).await?.unable(&digest) {
+    ///     println!("{why}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn unable(&self, digest: &PluginDigest) -> Option<String> {
+        let is = |state: &PluginState| {
+            matches!(state, PluginState::Differs(_) | PluginState::Refused(_) | PluginState::Removed)
+        };
+        self.refusal(digest, is)
+    }
+
+    /// As [`Self::unable`], of the nodes that compute otherwise only.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::PluginDigest;
+    /// # async fn run(client: rejoin_client::Client, digest: PluginDigest) -> rejoin_client::Result<()> {
+    /// assert_eq!(client.admin().plugin_readiness(Some(digest)).await?.differing(&digest), None);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn differing(&self, digest: &PluginDigest) -> Option<String> {
+        self.refusal(digest, |state| matches!(state, PluginState::Differs(_)))
+    }
+
+    /// The nodes that are not ready for a plugin yet, with their states. `None`: there is none.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::PluginDigest;
+    /// # async fn run(client: rejoin_client::Client, digest: PluginDigest) -> rejoin_client::Result<()> {
+    /// let readiness = client.admin().plugin_readiness(Some(digest)).await?;
+    /// println!("not yet: {:?}", readiness.unready(&digest));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn unready(&self, digest: &PluginDigest) -> Option<String> {
+        let is =
+            |state: &PluginState| matches!(state, PluginState::Compiling | PluginState::Missing | PluginState::Stored);
+        self.named(digest, is)
+    }
+
+    /// The nodes in such a state, each with its state.
+    fn named(&self, digest: &PluginDigest, is: impl Fn(&PluginState) -> bool) -> Option<String> {
+        let found = self.of(digest).filter(|(_, state)| is(state));
+        let named: Vec<String> = found.map(|(node, state)| format!("{node} ({})", word(state))).collect();
+        (!named.is_empty()).then(|| named.join(", "))
+    }
+
+    fn refusal(&self, digest: &PluginDigest, is: impl Fn(&PluginState) -> bool) -> Option<String> {
+        let named = self.named(digest, &is)?;
+        let why = self.of(digest).map(|(_, state)| state).find(|state| is(state)).map(|state| match state {
+            PluginState::Differs(why) | PluginState::Refused(why) => why.as_str(),
+            _ => "its module was removed: push it again",
+        });
+        Some(format!("{named} cannot run the plugin: {}", why.unwrap_or_default()))
+    }
+}
+
+/// The word for a state.
+fn word(state: &PluginState) -> &'static str {
+    match state {
+        PluginState::Ready => "ready",
+        PluginState::Compiling => "compiling",
+        PluginState::Missing => "missing",
+        PluginState::Stored => "stored",
+        PluginState::Removed => "removed",
+        PluginState::Differs(_) => "differs",
+        PluginState::Refused(_) => "refused",
     }
 }
 
@@ -55,5 +138,77 @@ impl Admin {
             _ => Err(unexpected(node.as_str())),
         };
         self.engine.every(&request, self.timeout).await?.try_with(|replies| replies.into_iter().map(states).collect())
+    }
+
+    /// Waits until every node that answers is ready to run a plugin. `watch` is told of those that are not, with their
+    /// states, each time that they are asked. Returns what they say in the end; [`FromNodes::silent`] are those that
+    /// have not answered, which compare the plugin before they merge with it.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let admin = client.admin();
+    /// let plugin = admin.push_plugin("cart", std::fs::read("cart.wasm").unwrap()).await?;
+    /// admin.wait_until_ready(plugin.digest, Duration::from_secs(60), |late| println!("not yet: {late}")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::PluginRejected`] if a node will not run it, [`ErrorKind::TimedOut`] if not all are ready by then:
+    /// both name the nodes. Else as [`Admin::plugin_readiness`].
+    pub async fn wait_until_ready(
+        &self,
+        digest: PluginDigest,
+        within: Duration,
+        mut watch: impl FnMut(&str),
+    ) -> Result<PluginReadiness> {
+        let until = Instant::now() + within.min(crate::time::LONGEST);
+        loop {
+            let readiness = self.plugin_readiness(Some(digest)).await?;
+            if let Some(why) = readiness.unable(&digest) {
+                return Err(Error::new(ErrorKind::PluginRejected, why));
+            }
+            let Some(late) = readiness.unready(&digest) else { return Ok(readiness) };
+            if Instant::now() >= until {
+                let what = format!("after {within:?} not all nodes are ready: {late}");
+                return Err(Error::new(ErrorKind::TimedOut, what));
+            }
+            watch(&late);
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: PluginDigest = PluginDigest([7; 32]);
+
+    fn nodes(states: &[(&str, PluginState)]) -> PluginReadiness {
+        let node = |(node, state): &(&str, PluginState)| NodePlugins {
+            node: Name::new(*node).expect("a name"),
+            plugins: vec![(DIGEST, state.clone())],
+        };
+        let silent = vec![(Name::new("away").expect("a name"), "no answer".to_owned())];
+        FromNodes::new(states.iter().map(node).collect(), silent)
+    }
+
+    #[test]
+    fn a_node_that_will_not_run_it_refuses_and_one_that_is_late_is_named() {
+        let ready = nodes(&[("n1", PluginState::Ready), ("n2", PluginState::Ready)]);
+        assert_eq!((ready.unable(&DIGEST), ready.differing(&DIGEST), ready.unready(&DIGEST)), (None, None, None));
+        let late = nodes(&[("n1", PluginState::Ready), ("n2", PluginState::Compiling), ("n3", PluginState::Missing)]);
+        assert_eq!(late.unready(&DIGEST).as_deref(), Some("n2 (compiling), n3 (missing)"));
+        assert_eq!(late.unable(&DIGEST), None);
+        let other = PluginDigest([8; 32]);
+        assert_eq!(ready.unready(&other).as_deref(), Some("n1 (missing), n2 (missing)"), "they do not know of it");
+        let differs = nodes(&[("n1", PluginState::Stored), ("n2", PluginState::Differs("it is so".into()))]);
+        let why = Some("n2 (differs) cannot run the plugin: it is so".to_owned());
+        assert_eq!((differs.unable(&DIGEST), differs.differing(&DIGEST)), (why.clone(), why));
+        for never in [PluginState::Refused("it is so".into()), PluginState::Removed] {
+            let never = nodes(&[("n1", never)]);
+            assert!(never.unable(&DIGEST).is_some() && never.differing(&DIGEST).is_none(), "{never:?}");
+        }
     }
 }

@@ -16,7 +16,8 @@ impl Admin {
     /// plugin. Which keys these are is decided by the bucket and the key alone; a greater share has all of a smaller
     /// one. `None` for the plugin changes the share of the canary that there is.
     ///
-    /// [`Admin::activate_plugin`] gives a plugin all keys, [`Admin::end_canary`] takes them away from the canary.
+    /// [`Admin::activate_plugin`] gives a plugin all keys, [`Admin::end_canary`] takes them away from the canary. As
+    /// the former, this waits until the nodes are ready; [`Admin::activate_canary_at_once`] does not.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -28,10 +29,32 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     ///
+    /// # Errors
+    /// As [`Admin::activate_canary_at_once`], and as [`Admin::wait_until_ready`].
+    pub async fn activate_canary(&self, bucket: &str, plugin: Option<PluginDigest>, percent: u8) -> Result<BucketInfo> {
+        self.ready_for(bucket, plugin).await?;
+        self.activate_canary_at_once(bucket, plugin, percent).await
+    }
+
+    /// As [`Admin::activate_canary`], whether the nodes are ready or not. One that is not keeps all siblings until it
+    /// is.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::PluginDigest;
+    /// # async fn run(client: rejoin_client::Client, digest: PluginDigest) -> rejoin_client::Result<()> {
+    /// client.admin().activate_canary_at_once("cart", Some(digest), 10).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors [`ErrorKind::NotFound`] for a bucket or a plugin that there is not, or without a canary;
     /// [`ErrorKind::BadRequest`] for another share, a plugin that is quarantined or merges the bucket already, or a
     /// bucket without one; else as [`Admin::set_bucket`].
-    pub async fn activate_canary(&self, bucket: &str, plugin: Option<PluginDigest>, percent: u8) -> Result<BucketInfo> {
+    pub async fn activate_canary_at_once(
+        &self,
+        bucket: &str,
+        plugin: Option<PluginDigest>,
+        percent: u8,
+    ) -> Result<BucketInfo> {
         if !(1..=MAX_CANARY_PERCENT).contains(&percent) {
             let what = format!("a canary merges 1 to {MAX_CANARY_PERCENT} percent of the keys, not {percent}");
             return Err(Error::new(ErrorKind::BadRequest, what));

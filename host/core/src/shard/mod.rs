@@ -9,9 +9,9 @@
 //! `asking` (whom a read asks), `validate`, `write`, `operations` (of data types), `contacts` (whom to ask first) and
 //! `read_times` (how long peers take), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and
 //! `serving` (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica
-//! lacks), `folding` (objects that meet in them), `receipts` and `undoing` (of folds), `views` (what owners make of
-//! equal objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts), `stale` (requests that
-//! a change overtakes), `split` (of partitions).
+//! lacks), `folding` (objects that meet in them), `receipts` and `undoing` (of folds), `recorded` (siblings for a check
+//! of laws), `views` (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts`
+//! (changes of layouts), `stale` (requests that a change overtakes), `split` (of partitions).
 
 mod asking;
 mod contacts;
@@ -37,6 +37,7 @@ mod read;
 mod read_times;
 mod reaping;
 mod receipts;
+pub mod recorded;
 mod replica;
 mod room;
 mod serving;

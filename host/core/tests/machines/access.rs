@@ -7,7 +7,7 @@ use rejoin_core::control::{CatalogChange, TokenChange};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::access::{Grant, Limits, Scope};
 use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
-use rejoin_proto::client::RequestBody;
+use rejoin_proto::client::{AdminRequest, PushChecks, RequestBody};
 use rejoin_proto::{ErrorCode, TenantId};
 
 use crate::support::catalog::Nodes;
@@ -47,6 +47,26 @@ pub(crate) fn nobody_gives_more_than_he_has() {
         }
     }
 }
+
+#[test]
+fn whoever_pushes_with_siblings_of_a_bucket_may_read_it() {
+    let push = |siblings_of: Option<&str>| {
+        let checks = PushChecks { intent: Some(Bytes::from_static(b"{}")), siblings_of: siblings_of.map(name) };
+        let (module, checks) = (Bytes::from_static(b"\0asm"), Box::new(checks));
+        RequestBody::Admin(AdminRequest::PluginPushWith { name: name("cart"), module, signature: None, checks })
+    };
+    for scope in Scope::ALL {
+        let may = |siblings_of| authorise(&Grant::of(scope), Whose::Own, &push(siblings_of)).is_ok();
+        assert_eq!(may(None), allows(scope, Verb::PluginPush, Whose::Own), "{scope}");
+        let reads = [Verb::PluginPush, Verb::Read, Verb::ConflictShow].map(|verb| allows(scope, verb, Whose::Own));
+        assert_eq!(may(Some("cart")), !reads.contains(&false), "{scope}: the report shows values");
+    }
+    let limits = Limits { buckets: vec![name("other")], ..Limits::default() };
+    let limited = Grant { scope: Scope::Operator, limits, expires_ms: None };
+    let denied = |siblings_of| authorise(&limited, Whose::Own, &push(siblings_of)).is_err();
+    assert!(denied(Some("cart")) && !denied(Some("other")) && !denied(None));
+}
+
 #[test]
 pub(crate) fn a_limited_token_opens_only_its_buckets_and_keys() {
     let of = |limits| Grant { scope: Scope::ReadWrite, limits, expires_ms: None };

@@ -28,6 +28,7 @@ mod plans;
 mod quotas;
 mod reads;
 mod receipts;
+mod recorded;
 mod replicas;
 mod retries;
 mod ring;

@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::wire::LawAnswer;
+use super::wire::{LawAnswer, LawRequest};
 use super::{LawError, LawProgress, check_here};
 use crate::compile::child;
 use crate::escape::escape_untrusted;
 use crate::json_line;
-use crate::limits::ModuleLimits;
 use crate::workers::panic_message;
 
 /// The least time between two lines about the progress.
@@ -29,7 +28,11 @@ pub(crate) fn work() -> Result<(), String> {
 }
 
 fn check(request: &[u8]) -> LawAnswer {
-    let Some((modules, component)) = json_line::split::<ModuleLimits>(request) else {
+    let read = json_line::split::<LawRequest>(request);
+    let Some((modules, inputs, component)) = read.and_then(|(request, component)| {
+        let (modules, inputs) = request.read()?;
+        Some((modules, inputs, component))
+    }) else {
         return LawAnswer::NotTried("the request is not one of a node of this release".into());
     };
     let mut last: Option<Instant> = None;
@@ -40,7 +43,7 @@ fn check(request: &[u8]) -> LawAnswer {
             let _ = write(&LawAnswer::Checking { law, case, cases });
         }
     };
-    match check_here(component, &modules, &mut tell) {
+    match check_here((component, &inputs), &modules, &mut tell) {
         Ok(test) => LawAnswer::Checked(Box::new(test)),
         Err(LawError::Rejected(why)) => LawAnswer::Rejected(why),
         Err(why) => LawAnswer::NotTried(why.to_string()),

@@ -17,11 +17,14 @@ mod wire;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rejoin_laws::{CheckConfig, Progress};
+use bytes::Bytes;
+
+use rejoin_laws::{CheckConfig, HistoryConfig, Progress, Trial};
 use rejoin_proto::catalog::BucketProps;
 
 use crate::compile::{ChildCompiler, Compiler};
-use crate::law_check::{LoadError, check_laws_with_progress};
+use crate::intent::IntentFile;
+use crate::law_check::{LawOptions, LoadError, check_laws_with_options};
 use crate::law_report::LawTest;
 use crate::limits::ModuleLimits;
 use crate::under_test::PluginUnderTest;
@@ -33,6 +36,17 @@ pub use queue::{LawQueue, PendingLaws};
 const SHRINK: Duration = Duration::from_secs(5);
 /// The longest time for all triples of the smallest values. `plugin test` takes more, as its user wants.
 const EXHAUST: Duration = Duration::from_secs(15);
+/// The longest time for all histories of an intent's operations, as that of all triples.
+const HISTORIES: Duration = Duration::from_secs(30);
+
+/// What a component is checked on beside the values of its own sampler.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LawInputs {
+    /// What its operations mean: an [`IntentFile`].
+    pub intent: Option<Bytes>,
+    /// Siblings that a bucket has had.
+    pub recorded: Vec<Trial>,
+}
 
 /// A program that checks laws when it is started with the verb, and its limits.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +96,7 @@ pub struct LawProgress {
     pub law: String,
     /// The number of the case.
     pub case: u32,
-    /// The number of cases of this law.
+    /// The number of cases of this law. 0: it is not known.
     pub cases: u32,
 }
 
@@ -117,45 +131,59 @@ impl LawRunner {
     /// A [`LawError`] if they were not checked to their end. A broken law is no error.
     pub(crate) fn check(
         &self,
-        component: &[u8],
+        (component, inputs): (&[u8], &LawInputs),
         modules: &ModuleLimits,
         cancel: &crate::compile::CancelToken,
         watch: &mut dyn FnMut(LawProgress),
     ) -> Result<LawTest, LawError> {
         match self {
-            Self::InProcess => check_here(component, modules, watch),
-            Self::Child(process) => process.check(component, modules, cancel, watch),
+            Self::InProcess => check_here((component, inputs), modules, watch),
+            Self::Child(process) => process.check((component, inputs), modules, cancel, watch),
         }
     }
 }
 
 /// Checks the laws in this process.
 fn check_here(
-    component: &[u8],
+    (component, inputs): (&[u8], &LawInputs),
     modules: &ModuleLimits,
     watch: &mut dyn FnMut(LawProgress),
 ) -> Result<LawTest, LawError> {
-    let (props, config) =
-        (BucketProps::default(), CheckConfig { shrink: SHRINK, exhaust: EXHAUST, ..CheckConfig::default() });
+    let props = BucketProps::default();
+    let rejected = |why: &dyn std::fmt::Display| LawError::Rejected(why.to_string());
+    let intent = inputs.intent.as_deref().map(IntentFile::parse).transpose().map_err(|why| rejected(&why))?;
+    let options = LawOptions {
+        config: CheckConfig { shrink: SHRINK, exhaust: EXHAUST, ..CheckConfig::default() },
+        recorded: inputs.recorded.clone(),
+        intent,
+        histories: HistoryConfig { time: HISTORIES, ..HistoryConfig::default() },
+        ..LawOptions::default()
+    };
     let loaded = PluginUnderTest::load(component, &Compiler::InProcess, modules, &props);
     let under_test = loaded.map_err(|error| match error {
         LoadError::Rejected(why) => LawError::Rejected(why.to_string()),
         LoadError::Host(why) => LawError::NotTried { reason: why.to_string() },
     })?;
-    let report = check_laws_with_progress(&under_test, &props, config, &mut |progress| {
+    let report = check_laws_with_options(&under_test, &props, &options, &mut |progress| {
         if let Some(progress) = shown(progress) {
             watch(progress);
         }
     });
-    Ok(LawTest::new(&under_test, config.seed, &report))
+    let report = report.map_err(|why| rejected(&why))?;
+    Ok(LawTest::new(&under_test, options.config.seed, &report))
 }
 
 fn shown(progress: Progress) -> Option<LawProgress> {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     match progress {
         Progress::Checking { law, case, cases } => Some(LawProgress { law: law.name().into(), case, cases }),
         Progress::Exhausting { values, of } => {
-            let [case, cases] = [values, of].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-            Some(LawProgress { law: "triples".into(), case, cases })
+            Some(LawProgress { law: "triples".into(), case: count(values), cases: count(of) })
+        }
+        // How many there are shows only in the end.
+        Progress::Histories { histories, .. } => {
+            let case = u32::try_from(histories).unwrap_or(u32::MAX);
+            Some(LawProgress { law: "histories".into(), case, cases: 0 })
         }
         _ => None,
     }

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::wire::read_line;
-use super::{LawError, LawProcess, LawProgress};
+use super::wire::{LawRequest, read_line};
+use super::{LawError, LawInputs, LawProcess, LawProgress};
 use crate::compile::{CancelToken, child, parent};
 use crate::escape::escape_untrusted;
 use crate::json_line;
@@ -37,12 +37,12 @@ impl LawProcess {
     /// A [`LawError`]; [`LawError::TooCostly`] if the process exceeds a limit.
     pub(crate) fn check(
         &self,
-        component: &[u8],
+        (component, inputs): (&[u8], &LawInputs),
         modules: &ModuleLimits,
         cancel: &CancelToken,
         watch: &mut dyn FnMut(LawProgress),
     ) -> Result<LawTest, LawError> {
-        let request = json_line::to_line(modules).map_err(not_tried)?;
+        let request = json_line::to_line(&LawRequest::new(*modules, inputs)).map_err(not_tried)?;
         let arguments = child::arguments(child::LAW_VERB, self.limits.memory_bytes, self.limits.cpu_seconds);
         let mut process = parent::spawn(&self.program, &arguments).map_err(|why| {
             not_tried(format!("the process {} that checks laws cannot be started: {why}", self.program.display()))

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{LawError, LawLimits, LawProgress, LawRunner};
+use super::{LawError, LawInputs, LawLimits, LawProgress, LawRunner};
 use crate::compile::CancelToken;
 use crate::fault::HostError;
 use crate::law_report::LawTest;
@@ -78,14 +78,14 @@ impl LawQueue {
     pub fn check(
         &self,
         tenant: TenantShare,
-        component: Bytes,
+        (component, inputs): (Bytes, LawInputs),
         modules: ModuleLimits,
         mut watch: impl FnMut(LawProgress) + Send + 'static,
         done: impl FnOnce(Result<LawTest, LawError>) + Send + 'static,
     ) -> Result<PendingLaws, LawError> {
         let cancel = CancelToken::default();
         let (runner, running, queued) = (self.runner.clone(), cancel.clone(), cancel.clone());
-        let mut work = move || runner.check(&component, &modules, &running, &mut watch);
+        let mut work = move || runner.check((&component[..], &inputs), &modules, &running, &mut watch);
         let Some(workers) = &self.workers else {
             done(work());
             return Ok(PendingLaws(cancel));

@@ -1,10 +1,76 @@
-//! The protocol between a node and its process that checks laws. The request is a line with the limits, followed by
-//! the component; the answer is lines of JSON: any number about the progress, and one at the end.
+//! The protocol between a node and its process that checks laws. The request is a line with the limits and what is
+//! checked beside the plugin's own values, followed by the component; the answer is lines of JSON: any number about the
+//! progress, and one at the end.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{LawError, LawProgress};
+use rejoin_laws::{Sibling, Trial};
+
+use super::{LawError, LawInputs, LawProgress};
 use crate::law_report::LawTest;
+use crate::limits::ModuleLimits;
+
+/// The line of a request.
+#[derive(Serialize, Deserialize, Debug)]
+pub(super) struct LawRequest {
+    modules: ModuleLimits,
+    /// In base64, as all bytes are.
+    intent: Option<String>,
+    recorded: Vec<RecordedSet>,
+}
+
+/// Siblings of one key.
+#[derive(Serialize, Deserialize, Debug)]
+struct RecordedSet {
+    key: String,
+    siblings: Vec<RecordedSibling>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct RecordedSibling {
+    value: String,
+    stamp_ms: u64,
+    writer: u64,
+}
+
+impl LawRequest {
+    pub(super) fn new(modules: ModuleLimits, inputs: &LawInputs) -> Self {
+        let sibling = |one: &Sibling| RecordedSibling {
+            value: STANDARD.encode(&one.value),
+            stamp_ms: one.stamp_ms,
+            writer: one.writer,
+        };
+        let set = |trial: &Trial| RecordedSet {
+            key: STANDARD.encode(&trial.key),
+            siblings: trial.siblings.iter().map(sibling).collect(),
+        };
+        Self {
+            modules,
+            intent: inputs.intent.as_ref().map(|intent| STANDARD.encode(intent)),
+            recorded: inputs.recorded.iter().map(set).collect(),
+        }
+    }
+
+    /// What it asks for. `None`: it is damaged.
+    pub(super) fn read(self) -> Option<(ModuleLimits, LawInputs)> {
+        let bytes = |text: String| STANDARD.decode(text).ok();
+        let sibling = |one: RecordedSibling| {
+            Some(Sibling { value: bytes(one.value)?, stamp_ms: one.stamp_ms, writer: one.writer })
+        };
+        let set = |set: RecordedSet| {
+            let siblings = set.siblings.into_iter().map(sibling).collect::<Option<_>>()?;
+            Some(Trial { key: bytes(set.key)?, siblings, valid: true })
+        };
+        let intent = match self.intent {
+            Some(text) => Some(bytes(text)?.into()),
+            None => None,
+        };
+        let recorded = self.recorded.into_iter().map(set).collect::<Option<_>>()?;
+        Some((self.modules, LawInputs { intent, recorded }))
+    }
+}
 
 /// A line of the answer.
 #[derive(Serialize, Deserialize, Debug)]
@@ -27,4 +93,25 @@ pub(super) fn read_line(line: &[u8]) -> Option<Result<LawProgress, Result<LawTes
         LawAnswer::Rejected(why) => Err(Err(LawError::Rejected(why))),
         LawAnswer::NotTried(reason) => Err(Err(LawError::NotTried { reason })),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json_line;
+
+    #[test]
+    fn a_request_has_all_bytes_of_what_is_checked() {
+        let sibling = |value: &[u8], writer| Sibling { value: value.to_vec(), stamp_ms: u64::MAX, writer };
+        let siblings = vec![sibling(b"\xff\n", 1), sibling(b"", u64::MAX)];
+        let recorded = vec![Trial { key: b"k\0".to_vec(), siblings, valid: true }];
+        let inputs = LawInputs { intent: Some(b"{\n}".to_vec().into()), recorded };
+        let line = json_line::to_line(&LawRequest::new(ModuleLimits::default(), &inputs)).expect("JSON");
+        let bytes = [&line[..], b"\0asm"].concat();
+        let (request, component) = json_line::split::<LawRequest>(&bytes).expect("a request");
+        let (modules, read) = request.read().expect("a sound one");
+        assert_eq!((modules.bytes, read, component), (ModuleLimits::default().bytes, inputs, &b"\0asm"[..]));
+        let damaged = LawRequest { modules, intent: Some("no base64".into()), recorded: Vec::new() };
+        assert!(damaged.read().is_none());
+    }
 }

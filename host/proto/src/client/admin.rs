@@ -187,4 +187,35 @@ pub enum AdminRequest {
         /// A plugin of the tenant.
         digest: PluginDigest,
     },
+    /// As [`AdminRequest::PluginPush`] of a plugin whose laws are checked, on more than the values of its own sampler.
+    PluginPushWith {
+        /// Used if the component has no card with a name.
+        name: Name,
+        /// The bytes of the component.
+        module: Bytes,
+        /// As there.
+        signature: Option<PluginSignature>,
+        /// What it is checked on beside its own values.
+        checks: Box<PushChecks>,
+    },
 }
+
+/// What a plugin that is pushed is checked on beside the values of its own sampler.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct PushChecks {
+    /// What its operations mean: the JSON of `rejoin plugin test --intent`, at most [`MAX_INTENT_BYTES`].
+    pub intent: Option<Bytes>,
+    /// A bucket of the tenant, whose siblings the answering node takes a sample of.
+    pub siblings_of: Option<Name>,
+}
+
+impl PushChecks {
+    /// Whether there is nothing beside the plugin's own values.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.intent.is_none() && self.siblings_of.is_none()
+    }
+}
+
+/// The most bytes of [`PushChecks::intent`].
+pub const MAX_INTENT_BYTES: usize = 64 << 10;

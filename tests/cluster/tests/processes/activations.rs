@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use rejoin_client::ErrorKind;
+use rejoin_client::admin::{PluginDigest, PluginState};
 use rejoin_test_cluster::{Cluster, eventually, http};
 use rejoin_test_hostile::guests;
 
@@ -147,6 +149,39 @@ async fn a_node_that_computes_otherwise_is_named_and_merges_nothing_with_it() {
     third_is(&cluster, "ready").await;
     assert_eq!(views(&cluster, &two).await, second);
     assert_eq!(http::get(cluster.admin(2), "/health").unwrap().0, 200);
+}
+
+/// A client of the SDK activates what was pushed a moment ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sdk_waits_until_the_nodes_are_ready_and_names_those_that_will_not_be() {
+    let cluster = Cluster::start(3).await;
+    let admin = cluster.client().await.admin();
+    cluster.rejoin(&["bucket", "create", "carts"]).done();
+    write_siblings(&cluster);
+    let one: PluginDigest = push(&cluster, 1).parse().unwrap();
+    admin.activate_plugin("carts", Some(one)).await.unwrap();
+    let readiness = admin.plugin_readiness(Some(one)).await.unwrap();
+    let is_ready = readiness.of(&one).all(|(_, state)| *state == PluginState::Ready);
+    assert!(is_ready && readiness.answers.len() == 3, "{readiness:?}");
+    views(&cluster, &one.to_string()).await;
+
+    http::post(cluster.admin(2), "/faults/engine/wrong");
+    let two: PluginDigest = push(&cluster, 2).parse().unwrap();
+    for refused in [
+        admin.activate_plugin("carts", Some(two)).await.expect_err("the third node differs"),
+        admin.activate_canary("carts", Some(two), 10).await.expect_err("the third node differs"),
+    ] {
+        let said = refused.to_string();
+        assert_eq!(refused.kind(), ErrorKind::PluginRejected, "{said}");
+        assert!(said.contains("n3 (differs) cannot run the plugin: n3 does not run plugin"), "{said}");
+        assert!(said.contains("`activate_plugin_at_once`"), "{said}");
+    }
+    let kept = admin.bucket("carts").await.unwrap().props;
+    assert_eq!((kept.plugin.map(|of| of.plugin), kept.canary), (Some(one), None), "the bucket has what it had");
+    // What merges keys already is not asked about again.
+    admin.activate_canary_at_once("carts", Some(two), 10).await.unwrap();
+    let activated = admin.activate_plugin("carts", Some(two)).await.unwrap();
+    assert_eq!(activated.props.plugin.map(|of| of.plugin), Some(two));
 }
 
 /// The faulty node is the first to record: then all others are said to differ, until the plugin is released.

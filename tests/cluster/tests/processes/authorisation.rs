@@ -71,6 +71,7 @@ impl Cell<'_> {
             Verb::PluginShow => ("plugin list".into(), &[]),
             Verb::PluginPush => ("plugin push first.wasm".into(), &[]),
             Verb::PluginPushUnchecked => ("plugin push first.wasm --unchecked".into(), &[]),
+            Verb::PluginPushSiblings => ("plugin push first.wasm --siblings-of notes".into(), &[]),
             Verb::PluginRelease => (format!("plugin release {plugin}"), &[]),
             Verb::PluginDelete => (format!("plugin delete {plugin} --yes"), &[Verb::PluginShow]),
             Verb::SignersSet => (format!("tenant signers {tenant} remove {}", SignerKey([9; 32])), &[]),

@@ -51,6 +51,7 @@ fn a_plugin_that_obeys_the_laws_is_told_so_law_by_law() {
         "merges",
         "most_fuel",
         "name",
+        "recorded",
         "sampler",
         "samples",
         "seed",

@@ -80,3 +80,89 @@ async fn a_check_that_takes_too_long_ends_and_what_the_release_has_is_not_checke
     let [plugin]: [Value; 1] = listed(&cluster).try_into().unwrap();
     assert!(plugin["name"] == "cart" && plugin["unchecked"].is_null(), "{plugin}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_that_is_shipped_is_checked_by_the_node() {
+    let cluster = checking("").await;
+    write(&cluster, "highest", &real::built("highest"));
+    let intent = |name: &str, text: &[u8]| std::fs::write(cluster.files.dir.join(name), text).unwrap();
+    // As a register it is wrong: what was folded keeps a number that a later write has replaced.
+    intent(
+        "map.json",
+        br#"{"format":1,"specification":"map","operations":[{"set":"","to":"9"},{"set":"","to":"10"}]}"#,
+    );
+    let push = |intent: &str| cluster.rejoin(&["plugin", "push", "highest.wasm", "--intent", intent]);
+    let wrong = push("map.json");
+    wrong.said(7, "a history of operations ends otherwise than it should").said(7, "so it was not stored");
+    wrong.said(7, "the content is \"10\", and should be \"9\"").said(7, "let values carry what their writers had seen");
+    assert!(listed(&cluster).is_empty(), "nothing was stored");
+    // At home it is the same.
+    let at_home = cluster.rejoin(&["plugin", "test", "highest.wasm", "--intent", "map.json"]);
+    at_home.said(1, "the content is \"10\", and should be \"9\"");
+
+    intent("right.json", &std::fs::read(real::workspace().join("plugins/highest/intent.json")).unwrap());
+    push("right.json").said(0, "histories of operations end as they should").said(0, "laws held");
+    assert_eq!(listed(&cluster).len(), 1);
+    intent("none.json", b"{}");
+    push("none.json").said(2, "this is no intent");
+    // It has a text for operations, and the plugin has none.
+    let operator = br#"{"format":1,"specification":"set","operations":[{"add":"x"}],"operator":{"add":"{name}"}}"#;
+    intent("operator.json", operator);
+    push("operator.json").said(7, "list Operator in rejoin_guest::export!");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_laws_are_checked_on_siblings_of_a_bucket_and_of_no_other_tenant() {
+    let cluster = checking("").await;
+    // It reads digits up to 7, and its sampler draws no others.
+    write(&cluster, "largest", &lawless::largest());
+    let put = |key: &str, value: &str| {
+        cluster.rejoin(&["put", "scores", key, value, "--blind"]).done();
+    };
+    cluster.rejoin(&["bucket", "create", "scores", "--n", "1"]).done();
+    put("ann", "8");
+    put("ann", "9");
+    put("whole", "8");
+    let push = |more: &[&str]| {
+        let arguments = ["plugin", "push", "largest.wasm", "--siblings-of", "scores"];
+        cluster.rejoin(&[&arguments[..], more].concat())
+    };
+    let refused = push(&[]);
+    refused.said(7, "the plugin breaks the law of totality").said(7, "so it was not stored");
+    refused.said(7, "1 set of siblings of bucket scores, with 2 values, were among the cases");
+    assert!(listed(&cluster).is_empty(), "nothing was stored");
+    let again = ["plugin", "test", "largest.wasm", "--replay", "largest.counterexample.json"];
+    cluster.rejoin(&again).said(1, "the plugin still breaks the law of totality");
+    let report = push(&["--json"]).json();
+    assert_eq!((&report["recorded"]["sets"], &report["recorded"]["siblings"]), (&Value::from(1), &Value::from(2)));
+
+    // A bucket of that name of another tenant is another one.
+    cluster.rejoin(&["tenant", "create", "blue"]).done();
+    cluster.rejoin(&["bucket", "create", "scores", "--n", "1", "--tenant", "blue"]).done();
+    push(&["--tenant", "blue"]).said(0, "the node has no siblings of bucket scores").said(0, "laws held");
+    let nowhere = cluster.rejoin(&["plugin", "push", "largest.wasm", "--siblings-of", "nowhere"]);
+    nowhere.said(1, "there is no bucket nowhere");
+
+    // Siblings that it reads are no obstacle; those of before are looked for anew.
+    cluster.rejoin(&["conflict", "resolve", "scores", "ann", "--value", "7"]).done();
+    put("bob", "5");
+    put("bob", "6");
+    push(&[]).said(0, "1 set of siblings of bucket scores, with 2 values, were among the cases");
+    assert_eq!(listed(&cluster).len(), 1);
+    let audited = cluster.rejoin(&["audit", "list", "--verb", "plugin"]).done().text().to_owned();
+    assert!(audited.contains("siblings of scores"), "{audited}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_of_a_bucket_is_as_much_as_the_node_allows() {
+    let cluster = checking("law_sibling_sets = 3").await;
+    write(&cluster, "largest", &lawless::largest());
+    cluster.rejoin(&["bucket", "create", "scores", "--n", "1"]).done();
+    for key in ["a", "b", "c", "d", "e"] {
+        for value in ["1", "2"] {
+            cluster.rejoin(&["put", "scores", key, value, "--blind"]).done();
+        }
+    }
+    let push = cluster.rejoin(&["plugin", "push", "largest.wasm", "--siblings-of", "scores"]);
+    push.said(0, "3 sets of siblings of bucket scores, with 6 values, were among the cases");
+}

@@ -1,7 +1,10 @@
 //! Buckets with ready-made merges, their operations and questions, as a service team uses them.
 
+use std::time::Duration;
+
+use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, ErrorKind};
-use rejoin_test_cluster::{Cluster, cli};
+use rejoin_test_cluster::{Cluster, cli, eventually, guests, http};
 
 /// The bucket of each merge in the example's stories.
 const BUCKETS: [(&str, &str); 8] = [
@@ -104,4 +107,37 @@ async fn no_increment_is_lost_or_counted_twice_while_all_nodes_take_them() {
     let visits = cluster.pinned(0).await.bucket::<Bytes>("visits").unwrap();
     visits.apply("home", "-3").w(3).await.unwrap();
     assert_eq!(total(&cluster), (stored - 3).to_string());
+}
+
+/// Two editors of Yjs, each on one side of a cut; `tests/laws/src/ready.rs` says what their updates are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_is_edited_on_both_sides_of_a_cut_has_both_edits() {
+    const NOTE: &[u8] = b"\x01\x01\x03\x00\x04\x01\x04note\x08feed cat\x00";
+    const THE: &[u8] = b"\x01\x01\x01\x00\xc4\x03\x04\x03\x05\x04the \x00";
+    const CALL: &[u8] = b"\x01\x01\x02\x00\xc4\x03\x03\x03\x04\x04call\x01\x03\x01\x00\x04";
+    let cluster = Cluster::start(3).await;
+    let plugin = cluster.bucket_merging_with("notes", guests::built("document"), BucketProps::default()).await;
+    // A node that is cut off could not fetch it.
+    let admin = cluster.client().await.admin();
+    admin.wait_until_ready(plugin.digest, Duration::from_secs(60), |_| {}).await.unwrap();
+    // The example tells it without a cut: both are offline for a while.
+    let told = cli::merges(&cluster.files.dir, &cluster.files.profile(), &["document"]);
+    assert!(told.done().text().contains("\"call the cat\""), "{}", told.text());
+
+    let east = cluster.pinned(0).await.bucket::<Bytes>("notes").unwrap();
+    let west = cluster.pinned(2).await.bucket::<Bytes>("notes").unwrap();
+    east.apply("cat", NOTE).w(3).await.unwrap();
+    for (at, peer) in [(0, "n3"), (1, "n3"), (2, "n1"), (2, "n2")] {
+        http::post(cluster.admin(at), &format!("/faults/cut/{peer}"));
+    }
+    east.apply("cat", THE).w(1).await.unwrap();
+    west.apply("cat", CALL).w(1).await.unwrap();
+    for at in 0..3 {
+        http::post(cluster.admin(at), "/faults/heal");
+    }
+    let look = async || {
+        let shown = cluster.rejoin(&["get", "notes", "cat", "--show", "--r", "3"]);
+        if shown.code == Some(0) && shown.text() == r#"{"note":"call the cat"}"# { Ok(()) } else { Err(shown) }
+    };
+    eventually("a reader is shown both edits", look).await;
 }

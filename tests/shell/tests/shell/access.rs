@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rejoin_client::admin::{
-    BucketProps, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, Quota, ReceiptFilter, Scope, SignerKey,
+    BucketProps, Component, Grant, LayoutChanges, Limits, Name, NewToken, PluginDigest, PushChecks, Quota,
+    ReceiptFilter, Scope, SignerKey,
 };
 use rejoin_client::{Bytes, Client, Error, ErrorKind};
 use rejoin_core::access::{Verb, Whose, allows, least_scope};
@@ -58,6 +59,11 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::PluginShow => admin.plugins().await.map(|_| ()),
         Verb::PluginPush => admin.push_plugin("none", b"no component".to_vec()).await.map(|_| ()),
         Verb::PluginPushUnchecked => admin.push_plugin_unchecked("none", b"no component".to_vec()).await.map(|_| ()),
+        Verb::PluginPushSiblings => {
+            let checks = PushChecks { intent: None, siblings_of: Some(name(BUCKET)) };
+            let component = Component { checks, ..b"no component".to_vec().into() };
+            admin.push_plugin_with_report("none", component, |_| {}).await.map(|_| ())
+        }
         Verb::PluginRelease => admin.release_plugin(nobody).await.map(|_| ()),
         Verb::PluginDelete => admin.delete_plugin(nobody, Duration::ZERO).await.map(|_| ()),
         Verb::SignersSet => admin.remove_signer(SignerKey([9; 32])).await.map(|_| ()),

@@ -10,9 +10,9 @@ use rejoin_proto::audit::{
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
     AdminRequest, Basis, BucketUsage, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply,
-    Holdings, LawState, Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply,
-    ReachedLimit, Rebuild, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Show,
-    Sibling, StartId, Status, TenantUsage, TokenStatus,
+    Holdings, LawState, Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, PushChecks, Put, PutOutcome,
+    PutReply, ReachedLimit, Rebuild, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes,
+    ServerHello, Show, Sibling, StartId, Status, TenantUsage, TokenStatus,
 };
 use rejoin_proto::conflict::{ConflictNote, LawViolation};
 use rejoin_proto::layout_request::{
@@ -173,6 +173,18 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
                 module: Bytes::from_static(b"\0asm"),
                 unchecked: true,
                 signature: Some(PluginSignature::new(SignerKey([3; 32]), &[4; 64])),
+            }),
+        ),
+        (
+            "plugin-push-with",
+            admin(AdminRequest::PluginPushWith {
+                name: name("cart"),
+                module: Bytes::from_static(b"\0asm"),
+                signature: None,
+                checks: Box::new(PushChecks {
+                    intent: Some(Bytes::from_static(b"{}")),
+                    siblings_of: Some(name("cart")),
+                }),
             }),
         ),
         ("plugin-laws", admin(AdminRequest::PluginLaws { digest: digest() })),
