@@ -102,7 +102,7 @@ pub fn core_module(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError>
 pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
     let bare = bindgen::without_imports(core);
     let core = bare.as_deref().unwrap_or(core);
-    let component = ComponentEncoder::default().validate(true).module(core).and_then(|encoder| encoder.encode());
+    let component = ComponentEncoder::default().validate(true).module(core).and_then(|mut encoder| encoder.encode());
     component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
 }
 

@@ -44,7 +44,7 @@ pub fn component_of(core: &str, world: &str, wit: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("rejoin.wit", wit).unwrap_or_else(|error| panic!("{error:#}"));
     let world = resolve.select_world(&[package], Some(world)).unwrap_or_else(|error| panic!("{error:#}"));
-    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
+    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .unwrap_or_else(|error| panic!("{error:#}"));
     componentize(&module).unwrap_or_else(|error| panic!("{error}"))
 }
