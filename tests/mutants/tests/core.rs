@@ -1,7 +1,8 @@
 //! Every rule of the core broken, one at a time: the test that is named for it must fail.
 //!
 //! The tests are those of `host/core/tests/machines`, compiled against the twin. They also run here with no rule
-//! broken, which shows that the twin is the core.
+//! broken: the twin is then the core, source for source, so `cargo test --workspace` does not compile and run them
+//! against the core once more. `cargo test -p rejoin-core --test machines` does.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -51,12 +52,18 @@ mod links;
 mod members;
 #[path = "../../../host/core/tests/machines/operations.rs"]
 mod operations;
+#[path = "../../../host/core/tests/machines/pace.rs"]
+mod pace;
+#[path = "../../../host/core/tests/machines/plans.rs"]
+mod plans;
 #[path = "../../../host/core/tests/machines/quotas.rs"]
 mod quotas;
 #[path = "../../../host/core/tests/machines/reads.rs"]
 mod reads;
 #[path = "../../../host/core/tests/machines/receipts.rs"]
 mod receipts;
+#[path = "../../../host/core/tests/machines/recorded.rs"]
+mod recorded;
 #[path = "../../../host/core/tests/machines/replicas.rs"]
 mod replicas;
 #[path = "../../../host/core/tests/machines/retries.rs"]
@@ -77,6 +84,8 @@ mod splits;
 mod support;
 #[path = "../../../host/core/tests/machines/tenures.rs"]
 mod tenures;
+#[path = "../../../host/core/tests/machines/transcripts.rs"]
+mod transcripts;
 #[path = "../../../host/core/tests/machines/trees.rs"]
 mod trees;
 #[path = "../../../host/core/tests/machines/trials.rs"]
@@ -378,6 +387,19 @@ fn passes_without(rule: Rule, test: fn()) -> bool {
 fn every_rule_is_missed_by_the_test_that_is_named_for_it() {
     let survivors: Vec<Rule> = Rule::ALL.iter().copied().filter(|&rule| passes_without(rule, catcher(rule))).collect();
     assert!(survivors.is_empty(), "their tests pass while these rules are broken: {survivors:?}");
+}
+
+#[test]
+fn every_module_of_the_cores_tests_is_here() {
+    let modules = |text: &str| {
+        let mut modules: Vec<String> =
+            text.lines().filter_map(|line| line.strip_prefix("mod ")).map(str::to_owned).collect();
+        modules.sort_unstable();
+        modules
+    };
+    let of_the_core = modules(include_str!("../../../host/core/tests/machines/main.rs"));
+    assert!(of_the_core.len() > 40, "{of_the_core:?}");
+    assert_eq!(modules(include_str!("core.rs")), of_the_core);
 }
 
 /// What Jepsen saw of Riak's last-write-wins: 71 % of acknowledged adds lost in a healthy cluster, 92 % in a
