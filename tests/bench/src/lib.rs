@@ -1,9 +1,9 @@
 //! Cost of each part of an operation: messages, tree, journal, join, merge.
 //!
-//! A part repeats its work as often as the caller asks; the caller measures. `cargo bench -p rejoin-test-bench --features measure`
-//! measures with criterion, and `rejoin-bench-distance` (`cargo xtask bench`) puts the parts beside whole operations of
-//! a cluster. Both count CPU time of the process, user and system and all its threads together: on a shared machine it
-//! says more than the clock on the wall.
+//! A part repeats its work as often as the caller asks; the caller measures. Criterion does so in
+//! `cargo bench -p rejoin-test-bench --features measure`, and `rejoin-bench-distance` (`cargo xtask bench`) puts the
+//! parts beside whole operations of a cluster. Both count CPU time of the process, user and system and all its threads
+//! together: on a shared machine it says more than the clock on the wall.
 #![forbid(unsafe_code)]
 
 mod absorb;

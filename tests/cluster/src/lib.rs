@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`Files`] of a cluster, [`Process`] that runs one node of it, [`Cluster`] of such processes,
 //! [`http`] for its admin ports, [`cli`] for the command line, [`guests`] for plugins, [`book`] for the commands that
-//! documents show, [`load`] of clients beside a test, [`figures`] for the programs that measure. Of two of these all but
-//! the start is here, so that tests run without the feature `measure`: [`peers`] and [`overload`].
+//! documents show, [`load`] of clients beside a test, [`figures`] and `runs` for the programs that measure. Of two of
+//! these all but the start is here, so that their tests run without the feature `measure`: [`peers`] and [`overload`].
 #![forbid(unsafe_code)]
 
 pub mod book;
@@ -18,6 +18,7 @@ pub mod load;
 pub mod overload;
 pub mod peers;
 mod process;
+mod runs;
 mod wait;
 
 pub use cluster::Cluster;

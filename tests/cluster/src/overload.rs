@@ -3,15 +3,19 @@
 //!
 //! `cargo xtask overload [--seconds S] [--times T] [--processes P] [--clients C]` builds it with `--release` and runs
 //! it. Three nodes in processes of their own are asked for their peak by the 64 clients that `rejoin bench` has by
-//! default. Then a probe writes at a twentieth of the peak, all the time, and beside it `--times` the peak is offered for
-//! a while by several generator processes in an open loop. An answer is in time within a second of when its operation
-//! was due. The probe shows when it is over: from the first second in which nothing of it fails and its p99 is at most
-//! twice that of before.
+//! default. Then a probe writes at a twentieth of the peak, all the time, and beside it `--times` the peak is offered
+//! for a while by several generator processes in an open loop. An answer is in time within a second of when its
+//! operation was due. The probe shows when it is over: from the first second in which nothing of it fails and its p99
+//! is at most twice that of before.
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::Cluster;
 use crate::figures::{Table, say};
+use crate::runs::{number, program};
+use crate::{Cluster, binary, runs};
 
 const NODES: usize = 3;
 const USAGE: &str = "rejoin-bench-overload [--seconds S] [--times T] [--processes P] [--clients C]";
@@ -22,8 +26,8 @@ const PROBE_SHARE: f64 = 20.0;
 /// Seconds of the probe alone before, and afterwards.
 const BEFORE: u64 = 5;
 const AFTER: u64 = 20;
-/// From the start of the probe until the load begins: its connections, and the seconds before.
-const CONNECTS: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long the probe may take until it is connected and writes.
+const CONNECTS: Duration = Duration::from_secs(1);
 /// Beyond that times the p99 of before it is not over.
 const RECOVERED: u64 = 2;
 
@@ -43,10 +47,7 @@ impl Options {
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-            let number = |from: u64, to: u64| {
-                let number = value.parse::<u64>().ok().filter(|number| (from..=to).contains(number));
-                number.ok_or_else(|| format!("{word} {value}: give a number from {from} to {to}"))
-            };
+            let number = |from: u64, to: u64| number(word, value, from, to);
             match word.as_str() {
                 "--seconds" => options.seconds = number(1, 600)?,
                 "--times" => options.times = number(1, 100)?,
@@ -62,47 +63,53 @@ impl Options {
 /// Measures as the arguments of this process ask for.
 ///
 /// # Panics
-/// If the arguments cannot be understood, or the cluster or a load fails.
+/// If the cluster does not start.
+#[must_use]
 #[tokio::main]
-pub async fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let options = Options::parse(&words).unwrap_or_else(|why| panic!("{why}\nUsage: {USAGE}"));
+pub async fn main() -> ExitCode {
+    program(USAGE, Options::parse, run).await
+}
+
+async fn run(options: Options) -> Result<(), String> {
     let cluster = Cluster::start(NODES).await;
-    let peak = of(&bench(&cluster, &["--seconds", &options.seconds.to_string()]), "rate");
+    let peak = of(&bench(&cluster, &["--seconds", &options.seconds.to_string()]).await?, "rate");
+    if peak.is_nan() || peak <= 0.0 {
+        return Err("the cluster has done nothing as fast as it goes: nothing is known of an overload".to_owned());
+    }
     say(&format!("peak: {peak:.0} writes a second in a closed loop"));
-    let (probe, load) = std::thread::scope(|scope| {
-        let probe = scope.spawn(|| {
-            let seconds = BEFORE + options.seconds + AFTER;
-            let (rate, seconds) = (rate(peak / PROBE_SHARE), seconds.to_string());
-            bench(&cluster, &["--rate", &rate, "--seconds", &seconds, "--deadline", DEADLINE, "--warm-up", "none"])
-        });
-        std::thread::sleep(CONNECTS + std::time::Duration::from_secs(BEFORE));
-        let load = overload(&cluster, options, peak);
-        (probe.join().unwrap_or_else(|_| panic!("the probe has failed: what it says is above")), load)
-    });
+    let probe = async {
+        let seconds = (BEFORE + options.seconds + AFTER).to_string();
+        let rate = rate(peak / PROBE_SHARE);
+        bench(&cluster, &["--rate", &rate, "--seconds", &seconds, "--deadline", DEADLINE, "--warm-up", "none"]).await
+    };
+    let load = async {
+        tokio::time::sleep(CONNECTS + Duration::from_secs(BEFORE)).await;
+        overload(&cluster, options, peak).await
+    };
+    let (probe, load) = tokio::try_join!(probe, load)?;
     report(peak, &load);
     over(&probe, &load, options.seconds);
+    Ok(())
 }
 
 /// Writes without a sync, with what is known of the servers.
-fn bench(cluster: &Cluster, more: &[&str]) -> Value {
+async fn bench(cluster: &Cluster, more: &[&str]) -> Result<Value, String> {
     let pids: Vec<String> = (0..NODES).map(|node| cluster.pid(node).to_string()).collect();
-    let mut line = vec!["bench", "put", "--durability", "os", "--json"];
-    line.extend(pids.iter().flat_map(|pid| ["--pid", pid.as_str()]));
-    line.extend(more);
-    let ran = cluster.rejoin(&line);
+    let mut command = Command::new(binary());
+    command.args(["bench", "put", "--durability", "os", "--json"]).args(more);
+    command.args(pids.iter().flat_map(|pid| ["--pid", pid.as_str()]));
+    command.env("REJOIN_PROFILE", cluster.files.profile());
     // All of an overload may fail (4), and the report says so.
-    assert!(matches!(ran.code, Some(0 | 4)), "{ran:#?}");
-    ran.json()
+    runs::report(&mut command, &[0, 4]).await
 }
 
-fn overload(cluster: &Cluster, options: Options, peak: f64) -> Value {
+async fn overload(cluster: &Cluster, options: Options, peak: f64) -> Result<Value, String> {
     let rate = rate(peak * options.times as f64);
     let [seconds, processes, clients] = [options.seconds, options.processes, options.clients].map(|n| n.to_string());
     let load = ["--rate", &rate, "--seconds", &seconds, "--processes", &processes, "--clients", &clients];
     // As many connections as processes: one client's connection is not what is to be overloaded.
     let more = ["--keys", "100000", "--connections", &processes, "--deadline", DEADLINE, "--warm-up", "none"];
-    bench(cluster, &[&load[..], &more].concat())
+    bench(cluster, &[&load[..], &more].concat()).await
 }
 
 /// A rate that `rejoin bench` takes.
@@ -156,7 +163,13 @@ fn over(probe: &Value, load: &Value, seconds: u64) {
         Some(ms) => {
             format!("the probe's p99 ({before_ms:.2} ms before) is within {RECOVERED} times that {ms} ms after the end")
         }
-        None => format!("the probe's p99 ({before_ms:.2} ms before) is not within {RECOVERED} times that in {AFTER} s"),
+        None => {
+            let left_ms = rows.last().map_or(0, |row| (row.second + 1) * 1_000).saturating_sub(until_ms);
+            format!(
+                "the probe's p99 ({before_ms:.2} ms before) is not within {RECOVERED} times that in the {left_ms} ms \
+                 that it went on after the end"
+            )
+        }
     });
     let begun = of(probe, "never_begun");
     if begun > 0.0 {

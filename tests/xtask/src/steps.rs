@@ -73,8 +73,8 @@ pub(crate) fn guests(target: &Path) -> Vec<Step> {
 pub(crate) fn ci(cargo_deny: bool, storm: &Path, target: &Path) -> Vec<Step> {
     let mut steps = vec![cargo(FORMATTING, &["fmt", "--all", "--check"]), cargo(LOCK, &["fetch", "--locked"])];
     steps.extend(licences(cargo_deny));
-    // Programs that only measure are checked here and built by nobody else. Both steps have one set of features, so that
-    // the second checks no dependency again.
+    // Programs that only measure are checked here and built by nobody else. Both steps have one set of features, so
+    // that the second checks no dependency again.
     let clippy = ["clippy", "--workspace", "--all-targets", "--features", "measure", "--", "-D", "warnings"];
     steps.push(cargo("clippy", &clippy));
     let doc = ["doc", "--workspace", "--no-deps", "--features", "measure"];

@@ -79,7 +79,8 @@ pub(crate) struct BenchArgs {
     /// Put the same load (put, get or mixed) on a Redis server
     #[arg(long, value_name = "ADDR", conflicts_with = "etcd")]
     pub(crate) redis: Option<SocketAddr>,
-    /// Put the same load on etcd, through the JSON gateway of this member; repeated for several, which share the clients
+    /// Put the same load on etcd, through the JSON gateway of this member; repeated for several, which share the
+    /// clients
     #[arg(long, value_name = "ADDR")]
     pub(crate) etcd: Vec<SocketAddr>,
     /// Follow every write to Redis with a WAIT for this many replicas

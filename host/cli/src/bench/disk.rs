@@ -14,10 +14,11 @@ use crate::failure::Failure;
 const INTERVAL: Duration = Duration::from_millis(100);
 const BYTES: usize = 4096;
 
-/// A thread that writes and syncs a small file at intervals.
+/// A thread that writes and syncs a small file at intervals. Dropped, it is waited for, so that its file is gone also
+/// when the run is interrupted.
 pub(crate) struct Probe {
-    stop: mpsc::Sender<()>,
-    thread: JoinHandle<Vec<(Instant, Duration)>>,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<Vec<(Instant, Duration)>>>,
 }
 
 impl Probe {
@@ -44,13 +45,23 @@ impl Probe {
                 }
             }
         });
-        Ok(Self { stop, thread: thread.map_err(failed)? })
+        Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
 
     /// Stops. Returns the start and duration of each fdatasync.
-    pub(crate) fn end(self) -> Vec<(Instant, Duration)> {
-        drop(self.stop);
-        self.thread.join().unwrap_or_default()
+    pub(crate) fn end(mut self) -> Vec<(Instant, Duration)> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Vec<(Instant, Duration)> {
+        drop(self.stop.take());
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
@@ -84,6 +95,8 @@ mod tests {
         let took = probe.end();
         assert!(!took.is_empty() && took.iter().all(|(_, took)| *took > Duration::ZERO));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        drop(Probe::start(folder.path()).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "also where nobody asks for its times");
         assert!(Probe::start(&folder.path().join("nowhere")).is_err());
     }
 }

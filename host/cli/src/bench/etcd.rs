@@ -38,8 +38,10 @@ pub(crate) struct Etcd {
 struct Reply {
     /// What was found: none or one.
     kvs: Vec<IgnoredAny>,
-    /// The gRPC status of a failure.
+    /// The gRPC status of a failure, and what it is in words: older members say it as `error`, newer as `message`.
     code: Option<i64>,
+    error: String,
+    message: String,
 }
 
 impl Etcd {
@@ -121,9 +123,15 @@ fn outcome(kind: Kind, status: StatusCode, body: &[u8]) -> Outcome {
         return Outcome::Failed(how);
     };
     if !status.is_success() {
+        let says = |words: &str| reply.error.contains(words) || reply.message.contains(words);
         return Outcome::Failed(match reply.code {
             Some(4) => "DeadlineExceeded".into(),
             Some(8) => "ResourceExhausted".into(),
+            // What was proposed may still be applied: this is no refusal.
+            Some(14) if says("timed out") || says("leader changed") => match kind {
+                Kind::Write => "Unknown".into(),
+                Kind::Read => "TimedOut".into(),
+            },
             Some(14) => "Unavailable".into(),
             Some(code) => format!("Grpc{code}"),
             None => format!("Http{}", status.as_u16()),
@@ -243,7 +251,17 @@ mod tests {
         assert_eq!(of(Kind::Read, 200, "no JSON"), "InvalidData");
         assert_eq!(of(Kind::Write, 429, r#"{"error":"etcdserver: too many requests","code":8}"#), "ResourceExhausted");
         assert_eq!(of(Kind::Write, 504, r#"{"error":"context deadline exceeded","code":4}"#), "DeadlineExceeded");
-        assert_eq!(of(Kind::Write, 400, r#"{"error":"etcdserver: mvcc: database space exceeded","code":3}"#), "Grpc3");
+        assert_eq!(of(Kind::Write, 503, r#"{"code":14,"message":"etcdserver: no leader"}"#), "Unavailable");
+        for unknown in [
+            r#"{"error":"etcdserver: request timed out","code":14,"message":"etcdserver: request timed out"}"#,
+            r#"{"code":14,"message":"etcdserver: leader changed","details":[]}"#,
+        ] {
+            assert_eq!(
+                (of(Kind::Write, 503, unknown), of(Kind::Read, 503, unknown)),
+                ("Unknown".to_owned(), "TimedOut".to_owned())
+            );
+        }
+        assert_eq!(of(Kind::Write, 400, r#"{"error":"etcdserver: key is not provided","code":3}"#), "Grpc3");
         assert_eq!(of(Kind::Write, 404, "404 page not found\n"), "Http404");
     }
 }

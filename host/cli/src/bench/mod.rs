@@ -193,7 +193,8 @@ async fn measured(
         system,
         durability: (system == System::Cluster).then(|| args.durability.into()),
         processes: args.processes,
-        connections: if system == System::Cluster { args.connections } else { plan.clients },
+        // Each process has one at least.
+        connections: if system == System::Cluster { args.connections.max(args.processes) } else { plan.clients },
         began,
         began_unix_ms,
         recorded,

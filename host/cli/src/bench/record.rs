@@ -48,7 +48,7 @@ impl FailureClass {
     pub(crate) fn of(kind: &str) -> Self {
         match kind {
             "Overloaded" | "QuotaExceeded" | "DiskFull" | "NotServing" | "Stopping" | "StaleLayout" | "Unavailable"
-            | "ResourceExhausted" | "OOM" | "LOADING" | "BUSY" => Self::Refused,
+            | "ResourceExhausted" | "OOM" | "LOADING" | "BUSY" | "MISCONF" | "NOREPLICAS" | "READONLY" => Self::Refused,
             "Unknown" => Self::Unknown,
             "TimedOut" | "DeadlineExceeded" => Self::TimedOut,
             NEVER_BEGUN => Self::NeverBegun,
@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn failures_have_a_class() {
         use FailureClass::{NeverBegun, Other, Refused, TimedOut, Unknown};
-        let of = ["Overloaded", "Unknown", "TimedOut", NEVER_BEGUN, "Missing", "OOM"].map(FailureClass::of);
-        assert_eq!(of, [Refused, Unknown, TimedOut, NeverBegun, Other, Refused]);
+        let of = ["Overloaded", "Unknown", "TimedOut", NEVER_BEGUN, "Missing", "OOM", "MISCONF"].map(FailureClass::of);
+        assert_eq!(of, [Refused, Unknown, TimedOut, NeverBegun, Other, Refused, Refused]);
     }
 }

@@ -12,7 +12,9 @@ use super::record::{Kind, Outcome};
 
 /// A client with its own connection, as usual for Redis.
 pub(crate) struct Redis {
-    stream: BufReader<TcpStream>,
+    server: SocketAddr,
+    /// `None` after a request that got no answer: what would come next on its connection is the answer to that.
+    stream: Option<BufReader<TcpStream>>,
     wait: u8,
     request: Vec<u8>,
     value: Vec<u8>,
@@ -33,15 +35,19 @@ impl Redis {
     /// # Errors
     /// The server cannot be reached.
     pub(crate) async fn connect(server: SocketAddr, wait: u8, plan: &Plan) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(server).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), wait, request: Vec::new(), value: random_value(plan.value_bytes) })
+        let stream = Some(connection(server).await?);
+        Ok(Self { server, stream, wait, request: Vec::new(), value: random_value(plan.value_bytes) })
     }
 
     /// Writes once each key whose number is `number` plus a multiple of the clients.
+    ///
+    /// # Errors
+    /// A key was not written.
     pub(crate) async fn fill(&mut self, plan: &Plan, number: u32) -> std::io::Result<()> {
         for key in (number..plan.keys).step_by(plan.clients as usize) {
-            self.set(plan, key).await?;
+            if let Outcome::Failed(how) = self.set(plan, key).await? {
+                return Err(std::io::Error::other(how));
+            }
         }
         Ok(())
     }
@@ -65,8 +71,8 @@ impl Redis {
     async fn get(&mut self, plan: &Plan, key: u32) -> std::io::Result<Outcome> {
         self.request.clear();
         command(&mut self.request, &[b"GET", plan.key(key).as_bytes()]);
-        self.stream.get_mut().write_all(&self.request).await?;
-        Ok(match self.reply().await? {
+        let [reply] = self.ask::<1>().await?;
+        Ok(match reply {
             Reply::Bytes(Some(_)) => DONE,
             Reply::Bytes(None) => Outcome::Failed("Missing".into()),
             other => refused(&other),
@@ -81,9 +87,12 @@ impl Redis {
             let patience = millis(plan.timeout);
             command(&mut self.request, &[b"WAIT", self.wait.to_string().as_bytes(), patience.as_bytes()]);
         }
-        self.stream.get_mut().write_all(&self.request).await?;
-        let stored = self.reply().await?;
-        let copies = if self.wait > 0 { self.reply().await? } else { Reply::Number(0) };
+        let [stored, copies] = if self.wait > 0 {
+            self.ask::<2>().await?
+        } else {
+            let [stored] = self.ask::<1>().await?;
+            [stored, Reply::Number(0)]
+        };
         Ok(match (stored, copies) {
             (Reply::Status(_), Reply::Number(copies)) if copies >= i64::from(self.wait) => DONE,
             (Reply::Status(_), Reply::Number(_)) => Outcome::Failed("TooFewReplicas".into()),
@@ -91,28 +100,50 @@ impl Redis {
         })
     }
 
-    async fn reply(&mut self) -> std::io::Result<Reply> {
-        let mut line = String::new();
-        if self.stream.read_line(&mut line).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+    /// Sends the request. The stream is away until all replies are there, so that a connection whose answer was not
+    /// waited for is closed.
+    async fn ask<const REPLIES: usize>(&mut self) -> std::io::Result<[Reply; REPLIES]> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => connection(self.server).await?,
+        };
+        stream.get_mut().write_all(&self.request).await?;
+        let mut replies = [const { Reply::Bytes(None) }; REPLIES];
+        for reply in &mut replies {
+            *reply = reply_from(&mut stream).await?;
         }
-        let malformed = || std::io::Error::from(std::io::ErrorKind::InvalidData);
-        let (kind, rest) = line.trim_end().split_at_checked(1).ok_or_else(malformed)?;
-        match kind {
-            "+" => Ok(Reply::Status(rest.to_owned())),
-            "-" => Ok(Reply::Error(rest.to_owned())),
-            ":" => rest.parse().map(Reply::Number).map_err(|_| malformed()),
-            "$" if rest == "-1" => Ok(Reply::Bytes(None)),
-            "$" => {
-                let length: usize = rest.parse().map_err(|_| malformed())?;
-                // The user named this server, and its values were written by this program.
-                let mut bytes = vec![0; length + 2];
-                self.stream.read_exact(&mut bytes).await?;
-                bytes.truncate(length);
-                Ok(Reply::Bytes(Some(bytes)))
-            }
-            _ => Err(malformed()),
+        self.stream = Some(stream);
+        Ok(replies)
+    }
+}
+
+async fn connection(server: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::new(stream))
+}
+
+async fn reply_from(stream: &mut BufReader<TcpStream>) -> std::io::Result<Reply> {
+    let mut line = String::new();
+    if stream.read_line(&mut line).await? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let malformed = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let (kind, rest) = line.trim_end().split_at_checked(1).ok_or_else(malformed)?;
+    match kind {
+        "+" => Ok(Reply::Status(rest.to_owned())),
+        "-" => Ok(Reply::Error(rest.to_owned())),
+        ":" => rest.parse().map(Reply::Number).map_err(|_| malformed()),
+        "$" if rest == "-1" => Ok(Reply::Bytes(None)),
+        "$" => {
+            let length: usize = rest.parse().map_err(|_| malformed())?;
+            // The user named this server, and its values were written by this program.
+            let mut bytes = vec![0; length + 2];
+            stream.read_exact(&mut bytes).await?;
+            bytes.truncate(length);
+            Ok(Reply::Bytes(Some(bytes)))
         }
+        _ => Err(malformed()),
     }
 }
 
@@ -190,6 +221,28 @@ mod tests {
         let (outcome, request) = asked(0, Kind::Read, b"$5\r\na\r\nbc\r\n").await;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
         assert_eq!(String::from_utf8(request).unwrap(), "*2\r\n$3\r\nGET\r\n$10\r\np-00000000\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (mut silent, _) = listener.accept().await.unwrap();
+            let (mut next, _) = listener.accept().await.unwrap();
+            // Nobody may be there to read it, which is what is asked for.
+            let _ = silent.write_all(b"-LATE answer\r\n").await;
+            assert!(next.read(&mut [0; 4096]).await.unwrap() > 0);
+            next.write_all(b"$1\r\nb\r\n").await.unwrap();
+        });
+        let hasty = Plan { timeout: Duration::from_millis(50), ..plan() };
+        let patient = Plan { timeout: Duration::from_secs(20), ..plan() };
+        let mut redis = Redis::connect(server, 0, &hasty).await.unwrap();
+        let outcome = redis.operate(&hasty, Kind::Read).await;
+        assert!(matches!(&outcome, Outcome::Failed(how) if how == "TimedOut"), "{outcome:?}");
+        let outcome = redis.operate(&patient, Kind::Read).await;
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        served.await.unwrap();
     }
 
     #[tokio::test]

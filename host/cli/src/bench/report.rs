@@ -77,7 +77,7 @@ pub(crate) struct Report {
     operations: u64,
     /// Successful operations per second.
     rate: f64,
-    /// CPU time of this process per operation.
+    /// CPU time of all processes that made the load, per operation.
     client_cpu_us: f64,
     /// CPU time of the servers per operation; `None` if no process is known.
     server_cpu_us: Option<f64>,
@@ -261,8 +261,10 @@ impl Report {
         };
         let (clients, connections) = (self.clients, self.connections);
         let processes = if self.processes == 1 { String::new() } else { format!(" in {} processes", self.processes) };
+        // A client of etcd asks one member only.
+        let to = if self.system == System::Etcd { "" } else { " to each server" };
         let load = format!(
-            "{clients} clients{processes}, {connections} connections to each server, {} bytes, {} keys",
+            "{clients} clients{processes}, {connections} connections{to}, {} bytes, {} keys",
             self.value_bytes, self.keys
         );
         format!("{mode}, {of}: {load}, {schedule}, {length}")

@@ -1,6 +1,8 @@
 //! Measures an overloaded cluster: see [`rejoin_test_cluster::overload`].
 #![forbid(unsafe_code)]
 
-fn main() {
-    rejoin_test_cluster::overload::main();
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rejoin_test_cluster::overload::main()
 }

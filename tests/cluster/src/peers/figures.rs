@@ -18,6 +18,8 @@ pub(crate) struct Figures {
     pub(crate) memory_bytes: f64,
     pub(crate) disk_bytes: f64,
     pub(crate) restart_ms: f64,
+    /// Operations that failed: they are not among the others.
+    pub(crate) failed: f64,
 }
 
 /// One of the figures.
@@ -31,6 +33,7 @@ impl Figures {
     pub(crate) fn of(report: &Value) -> Result<Self, String> {
         let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         let memory = report["memory"].as_array().filter(|memory| !memory.is_empty());
+        let errors = report["errors"].as_object().into_iter().flatten();
         let figures = Self {
             rate: number(&report["rate"]),
             p50_us: number(&report["latency"]["p50_us"]),
@@ -41,6 +44,7 @@ impl Figures {
             memory_bytes: memory.map_or(f64::NAN, |all| all.iter().map(|one| number(&one["after_bytes"])).sum()),
             disk_bytes: number(&report["disk_bytes"]),
             restart_ms: number(&report["restart_ms"]),
+            failed: errors.map(|(_, count)| number(count)).fold(0.0, |sum, count| sum + count),
         };
         if figures.rate.is_nan() || figures.p99_us.is_nan() {
             return Err(format!("nothing was done: {}", report["errors"]));
@@ -78,7 +82,7 @@ pub(crate) fn percent_of(peak: f64, percent: u32) -> u32 {
 
 /// All figures, with their medians, lowest and highest, for programs.
 pub(crate) fn as_json(runs: &[Figures]) -> Value {
-    let all: [(&str, Of); 9] = [
+    let all: [(&str, Of); 10] = [
         ("rate", |run| run.rate),
         ("p50_us", |run| run.p50_us),
         ("p99_us", |run| run.p99_us),
@@ -88,6 +92,7 @@ pub(crate) fn as_json(runs: &[Figures]) -> Value {
         ("memory_bytes", |run| run.memory_bytes),
         ("disk_bytes", |run| run.disk_bytes),
         ("restart_ms", |run| run.restart_ms),
+        ("failed", |run| run.failed),
     ];
     let figure = |(name, of): (&str, Of)| {
         let spread = Spread::of(runs, of)?;
@@ -107,7 +112,8 @@ mod tests {
     fn run(rate: f64, restart_ms: f64) -> Figures {
         let report = json!({
             "rate": rate, "latency": {"p50_us": 10, "p99_us": 20}, "server_cpu_us": 5.5, "client_cpu_us": 2,
-            "fdatasync": null, "memory": [{"after_bytes": 100}, {"after_bytes": 23}], "restart_ms": restart_ms
+            "fdatasync": null, "memory": [{"after_bytes": 100}, {"after_bytes": 23}], "restart_ms": restart_ms,
+            "errors": {"Overloaded": 2, "TimedOut": 1}
         });
         Figures::of(&report).unwrap()
     }
@@ -116,7 +122,7 @@ mod tests {
     fn a_report_has_figures_or_says_what_went_wrong() {
         let run = run(1_000.0, 7.0);
         assert_eq!((run.rate, run.p50_us, run.p99_us, run.server_cpu_us), (1_000.0, 10.0, 20.0, 5.5));
-        assert_eq!((run.memory_bytes, run.restart_ms), (123.0, 7.0));
+        assert_eq!((run.memory_bytes, run.restart_ms, run.failed), (123.0, 7.0, 3.0));
         assert!(run.fdatasync_us.is_nan() && run.disk_bytes.is_nan());
         let failed = Figures::of(&json!({"rate": 0, "latency": null, "errors": {"Overloaded": 3}})).unwrap_err();
         assert!(failed.contains("Overloaded"), "{failed}");

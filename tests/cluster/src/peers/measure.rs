@@ -1,13 +1,12 @@
 //! The runs: peaks and curves of all systems in turns, and the growth of Rejoin.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-
-use serde_json::Value;
+use std::process::Command;
 
 use crate::peers::figures::{Figures, percent_of};
 use crate::peers::options::Options;
 use crate::peers::systems::{Running, System};
+use crate::runs::report;
 
 /// The operations whose peak is measured.
 pub(crate) const MODES: [&str; 2] = ["put", "get"];
@@ -82,7 +81,7 @@ pub(crate) struct Measured {
 ///
 /// # Errors
 /// A run of Rejoin fails. A peer that fails is left out from then on.
-pub(crate) fn all(rejoin: &Path, work: &Path, options: &Options) -> Result<Measured, String> {
+pub(crate) async fn all(rejoin: &Path, work: &Path, options: &Options) -> Result<Measured, String> {
     let mut measured = Measured::default();
     let mut systems: Vec<System> = Vec::new();
     for system in System::ALL {
@@ -101,7 +100,7 @@ pub(crate) fn all(rejoin: &Path, work: &Path, options: &Options) -> Result<Measu
         turn.rotate_left(round as usize % systems.len().max(1));
         for system in turn {
             eprintln!("round {} of {}: {}", round + 1, options.rounds, system.name());
-            match one_system(&bench, &mut measured, system) {
+            match one_system(&bench, &mut measured, system).await {
                 Ok(()) => {}
                 Err(why) if system.program().is_none() => return Err(why),
                 Err(why) => {
@@ -114,7 +113,7 @@ pub(crate) fn all(rejoin: &Path, work: &Path, options: &Options) -> Result<Measu
         let keys = options.keys().into_iter().map(|at| (Along::Keys, at));
         for (along, at) in keys.chain(options.values().into_iter().map(|at| (Along::Values, at))) {
             eprintln!("round {} of {}: rejoin with {at} {}", round + 1, options.rounds, along.title());
-            let figures = bench.grown(along, at)?;
+            let figures = bench.grown(along, at).await?;
             measured.growth_at(along, at).push(figures);
         }
     }
@@ -122,18 +121,18 @@ pub(crate) fn all(rejoin: &Path, work: &Path, options: &Options) -> Result<Measu
 }
 
 /// The peaks of one system, then its latency at shares of the peak of PUT.
-fn one_system(bench: &Bench<'_>, measured: &mut Measured, system: System) -> Result<(), String> {
-    let running = system.start(bench.work)?;
+async fn one_system(bench: &Bench<'_>, measured: &mut Measured, system: System) -> Result<(), String> {
+    let running = system.start(bench.work).await?;
     let mut peak = f64::NAN;
     for mode in MODES {
-        let figures = bench.peak(&running, mode)?;
+        let figures = bench.peak(&running, mode).await?;
         if mode == MODES[0] {
             peak = figures.rate;
         }
         measured.peak_of(system, mode).push(figures);
     }
     for percent in PERCENTS {
-        let figures = bench.at_rate(&running, percent_of(peak, percent))?;
+        let figures = bench.at_rate(&running, percent_of(peak, percent)).await?;
         measured.share_of(system, percent).push(figures);
     }
     Ok(())
@@ -177,35 +176,30 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn peak(&self, running: &Running, mode: &str) -> Result<Figures, String> {
-        self.run(&[mode, "--keys", &KEYS.to_string()], &running.arguments())
+    async fn peak(&self, running: &Running, mode: &str) -> Result<Figures, String> {
+        self.run(&[mode, "--keys", &KEYS.to_string()], &running.arguments()).await
     }
 
-    fn at_rate(&self, running: &Running, rate: u32) -> Result<Figures, String> {
-        self.run(&[MODES[0], "--keys", &KEYS.to_string(), "--rate", &rate.to_string()], &running.arguments())
+    async fn at_rate(&self, running: &Running, rate: u32) -> Result<Figures, String> {
+        let (keys, rate) = (KEYS.to_string(), rate.to_string());
+        let load = [MODES[0], "--keys", &keys, "--rate", &rate];
+        self.run(&load, &running.arguments()).await
     }
 
     /// Reads and writes, half and half, of a cluster that has all keys.
-    fn grown(&self, along: Along, at: u64) -> Result<Figures, String> {
+    async fn grown(&self, along: Along, at: u64) -> Result<Figures, String> {
         let (keys, bytes) = along.load(at);
         let (keys, bytes) = (keys.to_string(), bytes.to_string());
         let load = ["mixed", "--keys", &keys, "--value-bytes", &bytes, "--durability", "os", "--dev", "3", "--restart"];
-        self.run(&load, &[])
+        self.run(&load, &[]).await
     }
 
-    fn run(&self, load: &[&str], more: &[String]) -> Result<Figures, String> {
+    async fn run(&self, load: &[&str], more: &[String]) -> Result<Figures, String> {
         let mut command = Command::new(self.rejoin);
         command.arg("bench").args(load).args(more);
         command.args(["--warm-up", WARM_UP, "--seconds", &self.seconds, "--json"]);
-        command.env("TMPDIR", self.work).env_remove("REJOIN_PROFILE").stdin(Stdio::null());
-        let output = command.output().map_err(|why| format!("{command:?} could not be started: {why}"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err(format!("{command:?} failed ({}): {}", output.status, said.trim_end()));
-        }
-        let report: Value = serde_json::from_slice(&output.stdout)
-            .map_err(|why| format!("{command:?} gave no JSON ({why}): {}", said.trim_end()))?;
-        Figures::of(&report)
+        command.env("TMPDIR", self.work).env_remove("REJOIN_PROFILE");
+        Figures::of(&report(&mut command, &[0]).await?)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::runs::number;
+
 /// How the program is called.
 pub(crate) const USAGE: &str =
     "rejoin-bench-peers [--keys-up-to N] [--values-up-to BYTES] [--seconds S] [--rounds R] [--into DIR]";
@@ -40,10 +42,7 @@ impl Options {
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-            let number = |from: u64, to: u64| {
-                let number = value.parse::<u64>().ok().filter(|number| (from..=to).contains(number));
-                number.ok_or_else(|| format!("{word} {value}: give a number from {from} to {to}"))
-            };
+            let number = |from: u64, to: u64| number(word, value, from, to);
             match word.as_str() {
                 "--keys-up-to" => options.keys_up_to = number(KEYS[0], KEYS[KEYS.len() - 1])?,
                 "--values-up-to" => options.values_up_to = number(VALUES[0], VALUES[VALUES.len() - 1])?,

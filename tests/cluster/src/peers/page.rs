@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::peers::figures::{Figures, Of, Spread, as_json};
 use crate::peers::measure::{Along, MODES, Measured, PERCENTS, Peak};
 use crate::peers::options::Options;
-use crate::peers::svg::{Axes, Bar, Point, Series, bars, escaped, lines, short};
+use crate::peers::svg::{Bar, Point, Series, bars, escaped, lines, short};
 use crate::peers::systems::System;
 
 /// The columns of the table of peaks.
@@ -80,6 +80,23 @@ pub(crate) fn table(measured: &Measured) -> String {
     table
 }
 
+/// What was left out, and what has failed.
+pub(crate) fn notes(measured: &Measured) -> Vec<String> {
+    let peaks = measured.peaks.iter().map(|peak| (format!("{}, {}", peak.system.name(), peak.mode), &peak.runs));
+    let shares = measured.shares.iter().map(|share| {
+        (format!("{}, {} at {} % of the peak", share.system.name(), MODES[0], share.percent), &share.runs)
+    });
+    let growth = measured
+        .growth
+        .iter()
+        .map(|growth| (format!("rejoin, mixed with {} {}", growth.at, growth.along.title()), &growth.runs));
+    let failures = peaks.chain(shares).chain(growth).filter_map(|(what, runs)| {
+        let failed: f64 = runs.iter().map(|run| run.failed).sum();
+        (failed > 0.0).then(|| format!("{what}: {failed} operations failed: they are in no rate and no latency"))
+    });
+    measured.notes.iter().cloned().chain(failures).collect()
+}
+
 /// What the runs were, in a sentence.
 fn load(options: &Options) -> String {
     format!(
@@ -113,7 +130,7 @@ pub(crate) fn document(measured: &Measured, options: &Options) -> Value {
         "peaks": peaks.collect::<Vec<_>>(),
         "latency_at_shares_of_the_peak": shares.collect::<Vec<_>>(),
         "growth": growth.collect::<Vec<_>>(),
-        "left_out": measured.notes,
+        "notes": notes(measured),
     })
 }
 
@@ -125,8 +142,8 @@ fn processors() -> usize {
 pub(crate) fn html(measured: &Measured, options: &Options) -> String {
     let mut body =
         format!("<h1>Rejoin beside its peers</h1><p>{}. {} processors.</p>", escaped(&load(options)), processors());
-    for note in &measured.notes {
-        body.push_str(&format!("<p><strong>{}</strong></p>", escaped(note)));
+    for note in notes(measured) {
+        body.push_str(&format!("<p><strong>{}</strong></p>", escaped(&note)));
     }
     body.push_str("<h2>As fast as they go</h2>");
     body.push_str(&html_table(measured));
@@ -216,14 +233,14 @@ fn latency_chart(measured: &Measured, title: &str, of: Of) -> String {
         Series { name: system.name().to_owned(), color: system.color(), points }
     };
     let series: Vec<Series> = System::ALL.into_iter().map(line).filter(|line| !line.points.is_empty()).collect();
-    lines(Axes { title, x: "writes a second", log_x: true, log_y: true }, &series)
+    lines(title, "writes a second", &series)
 }
 
 fn growth_chart(measured: &Measured, along: Along, title: &str, of: Of) -> String {
     let there = measured.growth.iter().filter(|growth| growth.along == along);
     let points: Vec<Point> = there.filter_map(|growth| point(Some(growth.at as f64), &growth.runs, of)).collect();
     let series = [Series { name: String::new(), color: 0, points }];
-    lines(Axes { title, x: along.title(), log_x: true, log_y: true }, &series)
+    lines(title, along.title(), &series)
 }
 
 #[cfg(test)]
@@ -293,6 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn what_has_failed_is_noted_beside_what_was_left_out() {
+        let mut measured = measured();
+        measured.shares[0].runs[0].failed = 2.0;
+        measured.growth[0].runs.iter_mut().for_each(|run| run.failed = 1.0);
+        let notes = notes(&measured);
+        assert_eq!(notes.len(), 3);
+        let at_90 = "rejoin, 3 nodes, durability fsync, put at 90 % of the peak: 2 operations failed";
+        assert!(notes[1].starts_with(at_90), "{notes:?}");
+        assert_eq!(notes[2], "rejoin, mixed with 1000 keys: 3 operations failed: they are in no rate and no latency");
+        assert!(html(&measured, &options()).contains("2 operations failed"));
+    }
+
+    #[test]
     fn the_document_has_every_round() {
         let document = document(&measured(), &options());
         assert_eq!(document["peaks"][2]["figures"]["rate"]["median"], 1_000.0);
@@ -300,6 +330,6 @@ mod tests {
         assert_eq!(document["latency_at_shares_of_the_peak"][1]["percent_of_peak"], 10);
         assert_eq!(document["growth"][0]["keys"], 1_000);
         assert_eq!(document["growth"][0]["figures"]["disk_bytes"]["low"], 1_048_576.0);
-        assert_eq!(document["left_out"][0], "etcd is not measured: <why>");
+        assert_eq!(document["notes"], json!(["etcd is not measured: <why>"]));
     }
 }

@@ -91,24 +91,14 @@ pub(crate) struct Series {
     pub(crate) points: Vec<Point>,
 }
 
-/// What a chart of lines says of itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Axes<'a> {
-    pub(crate) title: &'a str,
-    pub(crate) x: &'a str,
-    pub(crate) log_x: bool,
-    pub(crate) log_y: bool,
-}
-
-/// A chart of lines. Each point has a bar from its lowest to its highest value.
-pub(crate) fn lines(axes: Axes<'_>, series: &[Series]) -> String {
+/// A chart of lines over `x`, both axes logarithmic. Each point has a bar from its lowest to its highest value.
+pub(crate) fn lines(title: &str, x_title: &str, series: &[Series]) -> String {
     let all = |of: fn(&Point) -> f64| series.iter().flat_map(|line| line.points.iter().map(of)).collect::<Vec<f64>>();
-    let kind = |log: bool| if log { Scale::log } else { Scale::linear };
-    let x = kind(axes.log_x)(&all(|point| point.x), LEFT, WIDTH - RIGHT);
+    let x = Scale::log(&all(|point| point.x), LEFT, WIDTH - RIGHT);
     let ys = [all(|point| point.low), all(|point| point.high)].concat();
-    let y = kind(axes.log_y)(&ys, HEIGHT - BOTTOM, TOP);
+    let y = Scale::log(&ys, HEIGHT - BOTTOM, TOP);
     let named = series.iter().filter(|line| !line.name.is_empty()).count();
-    let mut svg = open(axes.title, HEIGHT + LEGEND * named as f64);
+    let mut svg = open(title, HEIGHT + LEGEND * named as f64);
     for tick in x.ticks() {
         let Some(at) = x.at(tick) else { continue };
         let (top, bottom) = (TOP, HEIGHT - BOTTOM);
@@ -121,7 +111,7 @@ pub(crate) fn lines(axes: Axes<'_>, series: &[Series]) -> String {
         svg.push_str(&format!(r#"<line class="grid" x1="{LEFT:.1}" y1="{at:.1}" x2="{right:.1}" y2="{at:.1}"/>"#));
         text(&mut svg, (LEFT - 6.0, at + 4.0), "end", &short(tick));
     }
-    text(&mut svg, ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - BOTTOM + 36.0), "middle", axes.x);
+    text(&mut svg, ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - BOTTOM + 36.0), "middle", x_title);
     for line in series {
         svg.push_str(&one_line(line, x, y));
     }
@@ -254,10 +244,10 @@ mod tests {
             Series { name: "a <b>".into(), color: 1, points: vec![point(10.0, 5.0), point(1_000.0, 20.0)] },
             Series { name: String::new(), color: 2, points: vec![point(100.0, f64::NAN)] },
         ];
-        let svg = lines(Axes { title: "rate & keys", x: "keys", log_x: true, log_y: false }, &series);
-        // 544 is the right end. The highest value is 40: 5 stands at an eighth of the height, 20 at a half.
-        assert!(svg.contains(r#"<polyline class="s1" points="64.0,244.0 544.0,154.0"/>"#), "{svg}");
-        assert!(svg.contains(r#"<line class="s1" x1="544.0" y1="214.0" x2="544.0" y2="34.0"/>"#), "its spread: {svg}");
+        let svg = lines("rate & keys", "keys", &series);
+        // 544 is the right end. From 1 below to 100 above, 10 stands in the middle of the height, which is 240.
+        assert!(svg.contains(r#"<polyline class="s1" points="64.0,190.1 544.0,117.9"/>"#), "{svg}");
+        assert!(svg.contains(r#"<line class="s1" x1="544.0" y1="154.0" x2="544.0" y2="81.8"/>"#), "its spread: {svg}");
         assert!(svg.contains(r#"<polyline class="s2" points=""/>"#), "what was not measured has no place: {svg}");
         assert!(svg.contains("a &lt;b&gt;") && svg.contains("rate &amp; keys") && !svg.contains("NaN,"), "{svg}");
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));

@@ -125,7 +125,7 @@ fn a_private_cluster_is_measured_from_all_sides_and_leaves_nothing_behind() {
 #[test]
 fn two_generators_do_a_load_together_and_what_becomes_of_it_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();
-    let mut line = vec!["bench", "mixed", "--dev", "1", "--rate", "200", "--deadline", "10s", "--json", "--restart"];
+    let mut line = vec!["bench", "mixed", "--dev", "1", "--rate", "200", "--deadline", "2m", "--json", "--restart"];
     line.extend(["--operations", "300", "--clients", "8", "--keys", "17", "--warm-up", "100ms", "--processes", "2"]);
     let mut command = std::process::Command::new(rejoin_test_cluster::binary());
     let output = command.args(line).env("TMPDIR", folder.path()).env_remove("REJOIN_PROFILE").output().unwrap();
