@@ -42,6 +42,8 @@ pub struct CheckConfig {
     pub smallest: usize,
     /// The most time for that. The report says how far it came.
     pub exhaust: Duration,
+    /// The most time for the recorded siblings of [`check_recorded`](crate::check_recorded), for each law.
+    pub recorded: Duration,
 }
 
 impl CheckConfig {
@@ -65,6 +67,7 @@ impl Default for CheckConfig {
             fixed: true,
             smallest: 100,
             exhaust: Duration::from_secs(5),
+            recorded: Duration::from_secs(10),
         }
     }
 }

@@ -82,7 +82,7 @@ pub use laws::Law;
 pub use memoised::Memoised;
 pub use merge::{Merge, MergeError, MergeResult, Sampler, Sibling};
 pub use progress::Progress;
-pub use recorded::check_recorded;
+pub use recorded::{RecordedCount, check_recorded};
 pub use rng::Rng;
 pub use samples::{RememberedSamples, SampleStats, sample_stats};
 pub use scenario::{DiskImage, ModelCluster, ReadResult, Scenario, ScenarioError};

@@ -17,7 +17,7 @@ use crate::fault::{HostError, Rejection};
 use crate::host::{Host, HostConfig};
 use crate::intent::{ComponentIntent, IntentError, IntentFile};
 use crate::limits::{CallLimits, ModuleLimits};
-use crate::under_test::PluginUnderTest;
+use crate::under_test::{PluginUnderTest, UnderLimits};
 
 /// Recorded values of up to so many bytes are drawn among those of the sampler; larger ones would make every case slow.
 const DRAWN_BYTES: usize = 16 << 10;
@@ -41,8 +41,11 @@ pub struct LawOptions {
     /// Valid values of the team, or recorded from a bucket, that are checked among those of the sampler.
     pub fixtures: Vec<Vec<u8>>,
     /// Siblings that a bucket has had. Each law is checked on each set of them, and their values of up to 16 KiB are
-    /// fixtures too.
+    /// fixtures too, unless they are all the same and would be all that is drawn.
     pub recorded: Vec<Trial>,
+    /// The limits under which the bucket's plugin merges them, see [`CallLimits::of_bucket`]. `None`: those of all
+    /// other siblings.
+    pub recorded_limits: Option<CallLimits>,
     /// The random histories of the sampler's values.
     pub convergence: ConvergenceConfig,
     /// What the plugin's operations mean, if its author says so.
@@ -82,6 +85,8 @@ pub struct RecordedStats {
     pub siblings: u32,
     /// How often a law that held has judged a set.
     pub judged: u32,
+    /// How often a law that held had no time for a set.
+    pub left: u32,
 }
 
 impl Findings {
@@ -145,6 +150,21 @@ impl LawReport {
     }
 }
 
+impl CallLimits {
+    /// The limits that a bucket with these properties gives a merge whose laws are checked: only fuel ends it, not
+    /// time.
+    #[must_use]
+    pub fn of_bucket(props: &BucketProps) -> Self {
+        Self {
+            fuel: props.fuel,
+            memory_bytes: props.memory_bytes as usize,
+            result_bytes: props.value_bytes as usize,
+            max_siblings: usize::from(props.siblings),
+            wall: WALL,
+        }
+    }
+}
+
 impl PluginUnderTest {
     /// Loads a component on two hosts, with the limits that a bucket with these properties and a node with these limits
     /// of a module give it.
@@ -157,13 +177,7 @@ impl PluginUnderTest {
         modules: &ModuleLimits,
         props: &BucketProps,
     ) -> Result<Self, LoadError> {
-        let limits = CallLimits {
-            fuel: props.fuel,
-            memory_bytes: props.memory_bytes as usize,
-            result_bytes: props.value_bytes as usize,
-            max_siblings: usize::from(props.siblings),
-            wall: WALL,
-        };
+        let limits = CallLimits::of_bucket(props);
         let host = || Host::new(HostConfig { instances: 1, ..HostConfig::default() });
         let (host, other) = (host()?, host()?);
         let compiled = compiler.compile(&host, component, modules, &CancelToken::default())?;
@@ -216,11 +230,14 @@ fn report(
     let siblings = usize::from(props.siblings);
     let bucket = BucketLimits { siblings, value_bytes: props.value_bytes as usize, object_bytes: props.object_bytes() };
     let config = CheckConfig { bucket: Some(bucket), siblings, ..options.config };
+    let own = under_test.under(under_test.limits);
     let merge = Memoised::new(under_test);
-    let recorded = within(&options.recorded, siblings);
-    let sampler = WithFixtures::new(under_test, fixtures(options));
+    let in_bucket = under_test.under(options.recorded_limits.unwrap_or(under_test.limits));
+    let recorded_merge = Memoised::new(&in_bucket);
+    let recorded = within(&options.recorded, in_bucket.max_siblings());
+    let sampler = WithFixtures::new(under_test, fixtures(options, under_test.plugin.exports().sample));
     let sampler = RememberedSamples::new(&sampler);
-    let (mut outcomes, mut judged) = (Vec::new(), 0_u32);
+    let (mut outcomes, mut judged, mut left) = (Vec::new(), 0_u32, 0_u32);
     for law in Law::ALL {
         let is_total =
             || !outcomes.iter().any(|outcome: &LawOutcome| outcome.law == Law::Totality && outcome.result.is_err());
@@ -228,26 +245,31 @@ fn report(
         if law == Law::Limits && !is_total() {
             break;
         }
-        let result = check_law_with_progress(law, &merge, &sampler, config, watch).and_then(|stats| {
+        let result = check_law_with_progress(law, &merge, &sampler, config, watch);
+        let result = result.map_err(|found| with_faulty_sibling(own, found)).and_then(|stats| {
+            let found = check_recorded(law, &recorded_merge, &recorded, config, watch);
+            let of_law = found.map_err(|found| with_faulty_sibling(in_bucket, found))?;
             // Totality is no judgement of a result, see `LawReport::has_judged`.
-            let of_law = check_recorded(law, &merge, &recorded, config, watch)?;
-            judged = judged.saturating_add(if law == Law::Totality { 0 } else { of_law });
+            judged = judged.saturating_add(if law == Law::Totality { 0 } else { of_law.judged });
+            left = left.saturating_add(of_law.left);
             Ok(stats)
         });
-        let result = result.map_err(|found| with_faulty_sibling(under_test, found));
         let no_sample = matches!(&result, Err(found) if matches!(found.violation, Violation::NoSample { .. }));
         outcomes.push(LawOutcome { law, result });
         if no_sample {
             break;
         }
     }
-    let mut findings =
-        Findings { samples: sample_stats(&sampler), recorded: counted(&recorded, judged), ..Findings::default() };
+    let mut findings = Findings {
+        samples: sample_stats(&sampler),
+        recorded: counted(&recorded, (judged, left)),
+        ..Findings::default()
+    };
     if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         match check_small_scope(&merge, &sampler, config, watch) {
             Ok(scope) => findings.small_scope = Some(scope),
             Err(found) => {
-                let found = with_faulty_sibling(under_test, found);
+                let found = with_faulty_sibling(own, found);
                 let broken = outcomes.iter_mut().find(|outcome| outcome.law == found.law);
                 if let Some(outcome) = broken {
                     outcome.result = Err(found);
@@ -268,16 +290,16 @@ fn report(
             findings.scenarios = intent.play_scenarios(&merge);
         }
     }
-    findings.merges = merge.runs();
+    findings.merges = merge.runs() + recorded_merge.runs();
     LawReport { outcomes, most_fuel: under_test.most_fuel(), fuel: under_test.fuel(), findings }
 }
 
 /// Adds to a failed merge which sibling makes it fail. A failure of a validator already names its value.
-fn with_faulty_sibling(under_test: &PluginUnderTest, mut found: Box<Counterexample>) -> Box<Counterexample> {
+fn with_faulty_sibling(under: UnderLimits<'_>, mut found: Box<Counterexample>) -> Box<Counterexample> {
     if let Violation::NoAnswer { siblings, failure } = &mut found.violation
         && siblings.len() > 1
     {
-        *failure = under_test.with_faulty_sibling(&found.trial.key, siblings, failure.clone());
+        *failure = under.with_faulty_sibling(&found.trial.key, siblings, failure.clone());
     }
     found
 }
@@ -292,17 +314,23 @@ fn within(recorded: &[Trial], siblings: usize) -> Vec<Trial> {
     recorded.iter().map(cut).filter(|trial| trial.siblings.len() > 1).collect()
 }
 
-/// The values that are drawn among those of the sampler: the team's, and recorded ones that are not large.
-fn fixtures(options: &LawOptions) -> Vec<Vec<u8>> {
+/// The values that are drawn among those of the sampler, if the plugin has one: the team's, and recorded ones that are
+/// not large.
+fn fixtures(options: &LawOptions, has_sampler: bool) -> Vec<Vec<u8>> {
     let recorded = options.recorded.iter().flat_map(|trial| &trial.siblings).map(|sibling| &sibling.value);
-    let small: BTreeSet<&Vec<u8>> = recorded.filter(|value| value.len() <= DRAWN_BYTES).collect();
+    let mut small: BTreeSet<&Vec<u8>> = recorded.filter(|value| value.len() <= DRAWN_BYTES).collect();
+    // Without a sampler they would be all that is drawn, and of one value no law says anything.
+    if !has_sampler && small.len() < 2 {
+        small.clear();
+    }
     options.fixtures.iter().chain(small).cloned().collect()
 }
 
-fn counted(recorded: &[Trial], judged: u32) -> Option<RecordedStats> {
+fn counted(recorded: &[Trial], (judged, left): (u32, u32)) -> Option<RecordedStats> {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let siblings: usize = recorded.iter().map(|trial| trial.siblings.len()).sum();
-    (!recorded.is_empty()).then(|| RecordedStats { sets: count(recorded.len()), siblings: count(siblings), judged })
+    let sets = count(recorded.len());
+    (!recorded.is_empty()).then(|| RecordedStats { sets, siblings: count(siblings), judged, left })
 }
 
 #[cfg(test)]
@@ -322,9 +350,14 @@ mod tests {
         assert_eq!(cut.iter().map(|trial| trial.siblings.len()).collect::<Vec<_>>(), [2, 2]);
         assert!(within(&recorded, 1).is_empty(), "one is nothing to merge");
         let options = LawOptions { fixtures: vec![vec![b'y'; DRAWN_BYTES + 1]], recorded, ..LawOptions::default() };
-        let lengths: Vec<usize> = fixtures(&options).iter().map(Vec::len).collect();
-        assert_eq!(lengths, [DRAWN_BYTES + 1, 1, 2, 3], "the team's own are, and each value once");
-        assert_eq!(counted(&cut, 7), Some(RecordedStats { sets: 2, siblings: 4, judged: 7 }));
-        assert_eq!(counted(&[], 0), None);
+        let lengths = |options, has_sampler| fixtures(options, has_sampler).iter().map(Vec::len).collect::<Vec<_>>();
+        for has_sampler in [true, false] {
+            let drawn = lengths(&options, has_sampler);
+            assert_eq!(drawn, [DRAWN_BYTES + 1, 1, 2, 3], "the team's own are, and each value once");
+        }
+        let same = LawOptions { recorded: vec![set(&[2, 2]), set(&[2, 2, 2])], ..LawOptions::default() };
+        assert_eq!((lengths(&same, true), lengths(&same, false)), (vec![2], vec![]), "nothing is drawn of one value");
+        assert_eq!(counted(&cut, (7, 3)), Some(RecordedStats { sets: 2, siblings: 4, judged: 7, left: 3 }));
+        assert_eq!(counted(&[], (0, 0)), None);
     }
 }

@@ -99,6 +99,9 @@ pub struct RecordedLine {
     pub siblings: u32,
     /// How often a law that held has judged a set.
     pub judged: u32,
+    /// How often a law that held had no time for a set.
+    #[serde(default)]
+    pub left: u32,
 }
 
 /// The histories that were tried. Without an intent only random ones are.
@@ -182,6 +185,7 @@ impl LawTest {
                 sets: recorded.sets,
                 siblings: recorded.siblings,
                 judged: recorded.judged,
+                left: recorded.left,
             }),
             merges: Some(*merges),
             ..Self::of(under_test, Some(seed), laws.collect(), fixture.cases())
@@ -219,7 +223,8 @@ impl LawTest {
         }
     }
 
-    /// Why the plugin is not to be used, in one line; `None` if it broke no law.
+    /// Why the plugin is not to be used; `None` if it broke no law. It shows nothing of a bucket, unlike the report:
+    /// an audit log keeps it.
     #[must_use]
     pub fn broken(&self) -> Option<String> {
         let laws: Vec<&str> = self.laws.iter().filter(|law| !law.held).map(|law| law.law.as_str()).collect();
@@ -227,10 +232,12 @@ impl LawTest {
             (true, _) => None,
             (false, []) => {
                 let wrong = self.histories.iter().find_map(|histories| histories.wrong.first());
-                Some(wrong.map_or_else(
-                    || NOTHING_JUDGED.into(),
-                    |wrong| format!("a history of operations ends otherwise than it should: {wrong}"),
-                ))
+                Some(match wrong {
+                    None => NOTHING_JUDGED.into(),
+                    // Its steps may have values of the bucket's siblings.
+                    Some(_) if self.recorded.is_some() => WRONG_HISTORY.into(),
+                    Some(wrong) => format!("{WRONG_HISTORY}: {wrong}"),
+                })
             }
             (false, laws) => Some(format!("the plugin breaks the law of {}", laws.join(", of "))),
         }
@@ -247,6 +254,49 @@ impl LawTest {
     }
 }
 
+/// Why a plugin is not used that breaks no law.
+const WRONG_HISTORY: &str = "a history of operations ends otherwise than it should";
 /// Why a plugin is not used of whose merge nothing is known.
 pub(crate) const NOTHING_JUDGED: &str =
     "no law has judged a case: the plugin refused every value, so nothing is known of its merge";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_plugin_is_refused_shows_no_siblings_of_a_bucket() {
+        let histories = Histories {
+            random: None,
+            operations: None,
+            histories: None,
+            classics: None,
+            scenarios: None,
+            wrong: vec!["convergence: ann writes 4711".into()],
+        };
+        let mut test = LawTest {
+            digest: String::new(),
+            name: None,
+            version: None,
+            sampler: true,
+            seed: Some(1),
+            held: false,
+            laws: Vec::new(),
+            samples: None,
+            small_scope: None,
+            histories: Some(histories),
+            recorded: None,
+            merges: Some(1),
+            most_fuel: 1,
+            fuel: 1,
+            all_fuel: 1,
+            coverage: None,
+            counterexamples: Vec::new(),
+            file: None,
+        };
+        let shown = test.broken().expect("a history is wrong");
+        assert!(shown.starts_with(WRONG_HISTORY) && shown.ends_with("ann writes 4711"), "{shown}");
+        test.recorded = Some(RecordedLine { sets: 1, siblings: 2, judged: 3, left: 0 });
+        assert_eq!(test.broken().as_deref(), Some(WRONG_HISTORY));
+    }
+}

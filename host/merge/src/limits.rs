@@ -166,7 +166,7 @@ impl CompileLimits {
 }
 
 /// The limits of one call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CallLimits {
     /// Units of fuel: about one per WebAssembly instruction and per byte copied, more for slow instructions. This limit
     /// decides. Merging JSON uses up to 2000 units a byte.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rejoin_laws::{MergeError, MergeResult, RawBytes};
+use rejoin_laws::{Merge, MergeError, MergeResult, RawBytes};
 use rejoin_proto::catalog::fuel_for;
 
 use crate::call::Sibling;
@@ -80,6 +80,25 @@ impl PluginUnderTest {
         self.all_fuel.load(Ordering::Relaxed)
     }
 
+    /// It with other limits of a call.
+    pub(crate) fn under(&self, limits: CallLimits) -> UnderLimits<'_> {
+        UnderLimits { of: self, limits }
+    }
+
+    /// The limits of a merge of these siblings.
+    pub(crate) fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
+        self.under(self.limits).limits_for(siblings)
+    }
+}
+
+/// A plugin under test with limits of a call that may not be its own: those of a bucket that siblings are of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnderLimits<'a> {
+    of: &'a PluginUnderTest,
+    limits: CallLimits,
+}
+
+impl UnderLimits<'_> {
     /// The failure of a merge with the sibling named that causes it.
     pub(crate) fn with_faulty_sibling(
         &self,
@@ -87,10 +106,11 @@ impl PluginUnderTest {
         siblings: &[rejoin_laws::Sibling],
         failure: MergeError,
     ) -> MergeError {
+        let (host, plugin) = (&self.of.host, &self.of.plugin);
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         let limits = self.limits_for(&siblings);
-        let Err(fault) = self.host.merge(&self.plugin, key, &siblings, &limits) else { return failure };
-        let reason = self.host.attribute_fault(&self.plugin, key, &siblings, &limits, fault).to_string();
+        let Err(fault) = host.merge(plugin, key, &siblings, &limits) else { return failure };
+        let reason = host.attribute_fault(plugin, key, &siblings, &limits, fault).to_string();
         match failure {
             MergeError::Refused(_) => MergeError::Refused(reason),
             MergeError::Trapped(_) => MergeError::Trapped(reason),
@@ -99,8 +119,12 @@ impl PluginUnderTest {
         }
     }
 
-    /// The limits of a merge of these siblings.
-    pub(crate) fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
+    /// The most siblings of one merge.
+    pub(crate) fn max_siblings(&self) -> usize {
+        self.limits.max_siblings
+    }
+
+    fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
         let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
         CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits }
     }
@@ -110,9 +134,12 @@ impl PluginUnderTest {
         // The limit of the result is applied afterwards, so that the fuel of a merge with too large a result is known.
         let limits = CallLimits { result_bytes: self.limits.memory_bytes, ..self.limits_for(&siblings) };
         let (result, used) = host.merge_measured(plugin, key, &siblings, &limits);
-        self.all_fuel.fetch_add(used.fuel, Ordering::Relaxed);
+        self.of.all_fuel.fetch_add(used.fuel, Ordering::Relaxed);
         let value = result.map_err(merge_error)?;
-        self.most_fuel.fetch_max(used.fuel, Ordering::Relaxed);
+        // It is compared with the fuel that its own limits give.
+        if self.limits == self.of.limits {
+            self.of.most_fuel.fetch_max(used.fuel, Ordering::Relaxed);
+        }
         if value.len() > self.limits.result_bytes {
             return Err(merge_error(MergeFault::ResultTooLarge { limit: self.limits.result_bytes }));
         }
@@ -140,10 +167,10 @@ fn merge_error(fault: MergeFault) -> MergeError {
     }
 }
 
-impl rejoin_laws::Merge for PluginUnderTest {
+impl Merge for UnderLimits<'_> {
     fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
-        let result = self.merge_on(&self.host, &self.plugin, key, siblings);
-        if let (Ok(covered), Ok(_) | Err(MergeError::Refused(_))) = (&self.covered, &result) {
+        let result = self.merge_on(&self.of.host, &self.of.plugin, key, siblings);
+        if let (Ok(covered), Ok(_) | Err(MergeError::Refused(_))) = (&self.of.covered, &result) {
             let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
             covered.note(key, &siblings, &self.limits_for(&siblings), result.as_deref().ok());
         }
@@ -151,19 +178,37 @@ impl rejoin_laws::Merge for PluginUnderTest {
     }
 
     fn has_reached_new_code(&self) -> bool {
-        self.covered.as_ref().is_ok_and(Covered::take_new)
+        self.of.covered.as_ref().is_ok_and(Covered::take_new)
     }
 
     fn merge_elsewhere(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
-        let (host, plugin) =
-            self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
+        let here = (&self.of.host, &self.of.plugin);
+        let (host, plugin) = self.of.elsewhere.as_ref().map_or(here, |(host, plugin)| (host, plugin));
         self.merge_on(host, plugin, key, siblings)
     }
 
     fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
-        let validates = self.plugin.exports().validate;
+        let (host, plugin) = (&self.of.host, &self.of.plugin);
         let limits = CallLimits { fuel: fuel_for(self.limits.fuel, value.len()), ..self.limits };
-        validates.then(|| self.host.validate(&self.plugin, key, value, &limits).map_err(merge_error))
+        plugin.exports().validate.then(|| host.validate(plugin, key, value, &limits).map_err(merge_error))
+    }
+}
+
+impl Merge for PluginUnderTest {
+    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
+        self.under(self.limits).merge(key, siblings)
+    }
+
+    fn has_reached_new_code(&self) -> bool {
+        self.under(self.limits).has_reached_new_code()
+    }
+
+    fn merge_elsewhere(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
+        self.under(self.limits).merge_elsewhere(key, siblings)
+    }
+
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
+        self.under(self.limits).validate(key, value)
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use rejoin_merge::{
     IntentFile, LawError, LawInputs, LawProgress, LawQueue, LawTest, ModuleLimits, PendingLaws, TenantShare,
 };
+use rejoin_proto::access::Scope;
 use rejoin_proto::client::{LawState, MAX_INTENT_BYTES, MAX_LAW_REPORT_BYTES, PushChecks, Reply};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, PluginDigest, TenantId};
 
@@ -53,16 +54,19 @@ struct Inner {
 /// Of whom and of what a check is. Tenants do not see each other's.
 type CheckKey = (TenantId, PluginDigest);
 
+/// A caller: a token, or with `true` a certificate, and its scope, since a later one of that name may have another.
+type Who = (TokenKey, bool, Scope);
+
 /// What a push wants to be checked, beside the component.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Asked {
     checks: PushChecks,
-    /// Who has asked, by token or certificate, if the report may show siblings of a bucket.
-    by: Option<(TokenKey, bool)>,
+    /// Who has asked, if the report may show siblings of a bucket.
+    by: Option<Who>,
 }
 
 impl Asked {
-    fn new(checks: PushChecks, by: (TokenKey, bool)) -> Self {
+    fn new(checks: PushChecks, by: Who) -> Self {
         let by = checks.siblings_of.is_some().then_some(by);
         Self { checks, by }
     }
@@ -74,7 +78,7 @@ enum Looking<'a> {
     /// A push that has asked for that: what is known of another one is none of it.
     Push(&'a Asked),
     /// A client that may be told of what it has asked for, and of what shows no siblings.
-    Client(&'a (TokenKey, bool)),
+    Client(&'a Who),
 }
 
 impl Looking<'_> {
@@ -87,8 +91,8 @@ impl Looking<'_> {
 }
 
 /// Who a caller is, for [`Asked::by`].
-fn who(caller: &Caller) -> (TokenKey, bool) {
-    (caller.token_key(), caller.is_certified())
+fn who(caller: &Caller) -> Who {
+    (caller.token_key(), caller.is_certified(), caller.principal.grant.scope)
 }
 
 #[derive(Default)]
@@ -226,13 +230,6 @@ impl LawChecks {
         }
     }
 
-    /// A push was answered with the end of a check.
-    fn tell(&self, key: &CheckKey) {
-        if let Some(asking) = self.table().checks.get_mut(key) {
-            asking.told = true;
-        }
-    }
-
     fn end(&self, key: CheckKey, result: Result<LawTest, LawError>) {
         let verdict = match result {
             Ok(test) => {
@@ -249,10 +246,13 @@ impl LawChecks {
     /// tries again.
     fn look(&self, key: &CheckKey, who: Looking<'_>) -> Option<Result<Verdict, Option<LawProgress>>> {
         let mut table = self.table();
-        let known = match &table.checks.get(key).filter(|known| who.may_see(&known.asked))?.check {
+        let asking = table.checks.get_mut(key).filter(|known| who.may_see(&known.asked))?;
+        let known = match &asking.check {
             Check::Running { progress, .. } => Err(progress.clone()),
             Check::Over { verdict, .. } => Ok(verdict.clone()),
         };
+        // Under the same lock: once it is released, another check may have the place of this one.
+        asking.told |= known.is_ok() && matches!(who, Looking::Push(_));
         if let Ok(Verdict::Failed(_)) = known {
             table.checks.remove(key);
         }
@@ -294,7 +294,15 @@ pub(crate) async fn admit(
     wait: Duration,
 ) -> Result<Option<Name>, Reply> {
     let laws = &ctx.plugins.0.engine.laws;
-    let (Some(queue), Some(checks)) = (laws.0.queue.as_ref(), checks) else {
+    let queue = match laws.0.queue.as_ref() {
+        None if checks.as_ref().is_some_and(|checks| !checks.is_empty()) => {
+            let what = "this node checks no laws (`check_laws` is false), so it cannot check the plugin on an intent \
+                or on siblings: push it without them";
+            return Err(Reply::Error(ErrorReply::new(ErrorCode::BadRequest, what)));
+        }
+        queue => queue,
+    };
+    let (Some(queue), Some(checks)) = (queue, checks) else {
         return Ok(Some(caller.principal.name.clone()));
     };
     if checks.is_empty() && laws.is_released(&digest) {
@@ -304,17 +312,14 @@ pub(crate) async fn admit(
     let overloaded = |why: LawError| Reply::Error(ErrorReply::new(ErrorCode::Overloaded, why.to_string()));
     let is_due = laws.table().is_due(&key, &asked);
     if is_due.map_err(overloaded)? {
-        let inputs = inputs(ctx, caller, &asked.checks, Instant::now() + wait / 4).await.map_err(Reply::Error)?;
         let view = ctx.cluster_view();
+        // Before siblings are looked for: who owes too much is not served.
         let payers = ctx.metering.begin_laws(&view, caller.tenant, ctx.clock.now().mono_us).map_err(Reply::Error)?;
+        let inputs = inputs(ctx, caller, &asked.checks, Instant::now() + wait / 4).await.map_err(Reply::Error)?;
         let what = (share(&view, caller.tenant), (module.clone(), inputs), ctx.plugins.0.engine.limits);
         laws.begin(queue, (key, asked.clone()), what, (payers, ctx.clock)).map_err(overloaded)?;
     }
-    let known = laws.wait(&key, Looking::Push(&asked), Instant::now() + wait / 2).await;
-    if matches!(known, Some(Ok(_))) {
-        laws.tell(&key);
-    }
-    match known {
+    match laws.wait(&key, Looking::Push(&asked), Instant::now() + wait / 2).await {
         Some(Ok(Verdict::Checked { broken: None, .. })) => Ok(None),
         known => Err(answer(digest, known)),
     }
@@ -337,11 +342,11 @@ async fn inputs(
         }
         IntentFile::parse(intent).map_err(|why| ErrorReply::new(ErrorCode::BadRequest, why.to_string()))?;
     }
-    let recorded = match &checks.siblings_of {
+    let of_bucket = match &checks.siblings_of {
         Some(bucket) => law_siblings::sample(ctx, caller, bucket, until).await?,
-        None => Vec::new(),
+        None => LawInputs::default(),
     };
-    Ok(LawInputs { intent: checks.intent.clone(), recorded })
+    Ok(LawInputs { intent: checks.intent.clone(), ..of_bucket })
 }
 
 /// How far the laws of a plugin are checked that was pushed here.
@@ -391,8 +396,8 @@ mod tests {
         Asking { asked: Asked::default(), told: false, check: Check::Running { progress: None, pending: None } }
     }
 
-    fn token(name: &str) -> (TokenKey, bool) {
-        ((TenantId(1), Name::new(name).expect("a name")), false)
+    fn token(name: &str) -> Who {
+        ((TenantId(1), Name::new(name).expect("a name")), false, Scope::TenantAdmin)
     }
 
     #[test]
@@ -460,18 +465,22 @@ mod tests {
         let busy = is_due(&siblings).expect_err("it runs on something else").to_string();
         assert!(busy.contains("another push of this component") && busy.contains("Push it again"), "{busy}");
         checks.table().end(key(1), held());
-        checks.tell(&key(1));
+        assert!(checks.look(&key(1), Looking::Push(&plain)).is_some());
         assert_eq!((is_due(&plain), is_due(&intent), is_due(&siblings)), (Ok(false), Ok(true), Ok(true)));
-        let sees = |client: (TokenKey, bool)| checks.look(&key(1), Looking::Client(&client)).is_some();
+        let sees = |client: Who| checks.look(&key(1), Looking::Client(&client)).is_some();
         assert!(sees(token("bob")), "it is of no bucket");
         assert!(checks.look(&key(1), Looking::Push(&intent)).is_none(), "it is not what that push has asked for");
 
         insert(&siblings);
+        assert_eq!(checks.look(&key(1), Looking::Push(&siblings)), Some(Err(None)), "that it runs is not its end");
         checks.table().end(key(1), held());
-        assert_eq!(is_due(&siblings), Ok(false), "the push that has asked is not told yet");
         assert!(sees(token("ann")) && !sees(token("bob")));
-        assert!(!sees((token("ann").0, true)), "a certificate of that name is somebody else");
-        checks.tell(&key(1));
+        let ann = token("ann").0;
+        assert!(!sees((ann.clone(), true, Scope::TenantAdmin)), "a certificate of that name is somebody else");
+        assert!(!sees((ann, false, Scope::PluginAuthor)), "and so is a later token that may not read the bucket");
+        assert!(checks.look(&key(1), Looking::Push(&plain)).is_none());
+        assert_eq!(is_due(&siblings), Ok(false), "the push that has asked is not told yet");
+        assert_eq!(checks.look(&key(1), Looking::Push(&siblings)), Some(Ok(held())));
         assert_eq!(is_due(&siblings), Ok(true), "the bucket may have others by now");
     }
 }

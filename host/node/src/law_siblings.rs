@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use rejoin_core::shard::ReceiptsWanted;
 use rejoin_core::shard::recorded::{self, RecordedSet};
 use rejoin_merge::laws::{Sibling, Trial};
+use rejoin_merge::{CallLimits, LawInputs};
 use rejoin_proto::access::Limits;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, ObjectId, TenantId, receipt};
 
@@ -64,7 +65,8 @@ impl Sample {
     }
 }
 
-/// A sample of the siblings of a bucket of the caller's tenant. There may be none.
+/// A sample of the siblings of a bucket of the caller's tenant, with the limits that it gives a merge of them. There
+/// may be none.
 ///
 /// # Errors
 /// There is no such bucket.
@@ -73,9 +75,9 @@ pub(crate) async fn sample(
     caller: &Caller,
     bucket: &Name,
     until: Instant,
-) -> Result<Vec<Trial>, ErrorReply> {
-    let of = match ctx.cluster_view().bucket_named(caller.tenant, bucket) {
-        Some(known) => (known.tenant, known.id),
+) -> Result<LawInputs, ErrorReply> {
+    let (of, limits) = match ctx.cluster_view().bucket_named(caller.tenant, bucket) {
+        Some(known) => ((known.tenant, known.id), CallLimits::of_bucket(&known.props)),
         None => return Err(ErrorReply::new(ErrorCode::NotFound, format!("there is no bucket {bucket}"))),
     };
     let (most_sets, most_bytes) = (ctx.config.law_sibling_sets, ctx.config.law_sibling_bytes);
@@ -90,7 +92,8 @@ pub(crate) async fn sample(
     }
     tracing::info!(tenant = %caller.tenant_name, %bucket, sets = sample.sets.len(), bytes = sample.bytes,
         "siblings were taken for a check of laws");
-    Ok(sample.sets.into_iter().map(trial).collect())
+    let recorded = sample.sets.into_iter().map(trial).collect();
+    Ok(LawInputs { recorded, recorded_limits: Some(limits), intent: None })
 }
 
 /// As the law checker takes them: a bucket has them, so they are valid.

@@ -1,7 +1,10 @@
 //! A broken component is reported by the law that it breaks and by no other, and its counterexample can be replayed.
 
-use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Verdict, Violation, check, check_law};
-use rejoin_merge::{Compiler, Fixture, FixtureError, LawReport, ModuleLimits, PluginUnderTest, check_laws};
+use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Sibling, Trial, Verdict, Violation, check, check_law};
+use rejoin_merge::{
+    CallLimits, Compiler, Fixture, FixtureError, LawOptions, LawReport, ModuleLimits, PluginUnderTest, check_laws,
+    check_laws_with_options,
+};
 use rejoin_proto::catalog::BucketProps;
 use rejoin_test_hostile::{guests, lawless};
 use rejoin_test_laws::component;
@@ -120,6 +123,31 @@ fn the_ready_made_merges_obey_every_law() {
         let found: Vec<String> = report.counterexamples().map(ToString::to_string).collect();
         assert!(found.is_empty() && report.has_judged(), "{plugin}: {found:?}");
     }
+}
+
+#[test]
+fn siblings_of_a_bucket_are_merged_under_its_limits_and_all_others_are_not() {
+    let under_test = on_a_host(&lawless::largest());
+    let sibling = |value: &[u8]| Sibling { value: value.to_vec(), stamp_ms: 1, writer: 1 };
+    let siblings = ["1", "2", "2"].map(|value| sibling(value.as_bytes()));
+    let report = |recorded_limits: Option<CallLimits>| {
+        let recorded = vec![Trial { key: b"k".to_vec(), siblings: siblings.to_vec(), valid: true }];
+        let config = CheckConfig { cases: 40, smallest: 4, ..CheckConfig::default() };
+        let options = LawOptions { config, recorded, recorded_limits, ..LawOptions::default() };
+        check_laws_with_options(&under_test, &bucket(), &options, &mut |_| {}).expect("it has no intent")
+    };
+    let same = report(None);
+    assert_eq!(broken(&same), []);
+    let recorded = same.findings.recorded.expect("there are some");
+    assert_eq!((recorded.sets, recorded.siblings), (1, 3));
+    let two = report(Some(CallLimits { max_siblings: 2, ..under_test.limits }));
+    assert_eq!(two.findings.recorded.map(|recorded| recorded.siblings), Some(2), "the bucket allows two");
+
+    let poor = report(Some(CallLimits { fuel: 1, ..under_test.limits }));
+    assert_eq!(broken(&poor), [Law::Totality], "with so little fuel nothing is merged");
+    let found = poor.counterexamples().next().expect("one law is broken");
+    assert!(matches!(&found.violation, Violation::NoAnswer { failure: MergeError::Exceeded(_), .. }), "{found}");
+    assert_eq!((found.trial.key.as_slice(), found.trial.siblings.len()), (&b"k"[..], 2));
 }
 
 #[test]

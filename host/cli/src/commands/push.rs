@@ -78,9 +78,11 @@ fn checks(args: &PushArgs) -> Result<PushChecks, Failure> {
 /// How many siblings of a bucket were used.
 fn recorded(bucket: &str, test: &LawTest) -> String {
     match &test.recorded {
-        Some(RecordedLine { sets, siblings, .. }) => {
+        Some(RecordedLine { sets, siblings, left, .. }) => {
             let sets = if *sets == 1 { "1 set".to_owned() } else { format!("{sets} sets") };
-            format!("{sets} of siblings of bucket {bucket}, with {siblings} values, were among the cases")
+            let left =
+                if *left == 0 { String::new() } else { format!("; there was no time for {left} of their checks") };
+            format!("{sets} of siblings of bucket {bucket}, with {siblings} values, were among the cases{left}")
         }
         None => format!(
             "the node has no siblings of bucket {bucket}, and no receipt of any: the laws were checked without them"

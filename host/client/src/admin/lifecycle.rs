@@ -55,13 +55,18 @@ impl Admin {
         self.set_bucket(bucket, info.version, info.props).await
     }
 
-    /// Waits until the nodes are ready for a plugin that a bucket is to get, unless it has it.
+    /// Waits until the nodes are ready for a plugin that a bucket is to get, unless it has it, or there is none.
     pub(super) async fn ready_for(&self, bucket: &str, plugin: Option<PluginDigest>) -> Result<()> {
         let Some(plugin) = plugin else { return Ok(()) };
         let props = self.bucket(bucket).await?.props;
         let canary = props.canary.map(|canary| canary.plugin);
         if [props.plugin, canary].into_iter().flatten().any(|of| of.plugin == plugin) {
             return Ok(());
+        }
+        // No node will be ready for what there is not.
+        if !self.plugins().await?.iter().any(|known| known.digest == plugin && known.deleted.is_none()) {
+            let what = format!("there is no plugin {plugin}: push it first, or restore it if it is deleted");
+            return Err(Error::new(ErrorKind::NotFound, what));
         }
         let ready = self.wait_until_ready(plugin, READY_WAIT, |_| {}).await;
         ready.map(drop).map_err(|error| match error.kind() {

@@ -32,6 +32,7 @@ impl Admin {
     /// # Errors
     /// As [`Admin::activate_canary_at_once`], and as [`Admin::wait_until_ready`].
     pub async fn activate_canary(&self, bucket: &str, plugin: Option<PluginDigest>, percent: u8) -> Result<BucketInfo> {
+        check_share(percent)?;
         self.ready_for(bucket, plugin).await?;
         self.activate_canary_at_once(bucket, plugin, percent).await
     }
@@ -46,7 +47,8 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     ///
-    /// # Errors [`ErrorKind::NotFound`] for a bucket or a plugin that there is not, or without a canary;
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a bucket or a plugin that there is not, or without a canary;
     /// [`ErrorKind::BadRequest`] for another share, a plugin that is quarantined or merges the bucket already, or a
     /// bucket without one; else as [`Admin::set_bucket`].
     pub async fn activate_canary_at_once(
@@ -55,10 +57,7 @@ impl Admin {
         plugin: Option<PluginDigest>,
         percent: u8,
     ) -> Result<BucketInfo> {
-        if !(1..=MAX_CANARY_PERCENT).contains(&percent) {
-            let what = format!("a canary merges 1 to {MAX_CANARY_PERCENT} percent of the keys, not {percent}");
-            return Err(Error::new(ErrorKind::BadRequest, what));
-        }
+        check_share(percent)?;
         let mut info = self.bucket(bucket).await?;
         let plugin = plugin.map(activation).or(info.props.canary.map(|canary| canary.plugin));
         let Some(plugin) = plugin else { return Err(no_canary(bucket)) };
@@ -194,4 +193,12 @@ fn no_canary(bucket: &str) -> Error {
         "bucket {bucket} has no canary; `rejoin plugin activate {bucket} PLUGIN --partitions PERCENT` begins one"
     );
     Error::new(ErrorKind::NotFound, what)
+}
+
+fn check_share(percent: u8) -> Result<()> {
+    if (1..=MAX_CANARY_PERCENT).contains(&percent) {
+        return Ok(());
+    }
+    let what = format!("a canary merges 1 to {MAX_CANARY_PERCENT} percent of the keys, not {percent}");
+    Err(Error::new(ErrorKind::BadRequest, what))
 }

@@ -26,7 +26,7 @@ use crate::compile::{ChildCompiler, Compiler};
 use crate::intent::IntentFile;
 use crate::law_check::{LawOptions, LoadError, check_laws_with_options};
 use crate::law_report::LawTest;
-use crate::limits::ModuleLimits;
+use crate::limits::{CallLimits, ModuleLimits};
 use crate::under_test::PluginUnderTest;
 
 pub(crate) use child::work;
@@ -38,6 +38,8 @@ const SHRINK: Duration = Duration::from_secs(5);
 const EXHAUST: Duration = Duration::from_secs(15);
 /// The longest time for all histories of an intent's operations, as that of all triples.
 const HISTORIES: Duration = Duration::from_secs(30);
+/// The longest time for the siblings of a bucket under one law, so that large ones do not take all of the process's.
+const RECORDED: Duration = Duration::from_secs(10);
 
 /// What a component is checked on beside the values of its own sampler.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -46,6 +48,8 @@ pub struct LawInputs {
     pub intent: Option<Bytes>,
     /// Siblings that a bucket has had.
     pub recorded: Vec<Trial>,
+    /// The limits that the bucket gives a merge of them. `None`: those of a bucket as it is made.
+    pub recorded_limits: Option<CallLimits>,
 }
 
 /// A program that checks laws when it is started with the verb, and its limits.
@@ -153,8 +157,9 @@ fn check_here(
     let rejected = |why: &dyn std::fmt::Display| LawError::Rejected(why.to_string());
     let intent = inputs.intent.as_deref().map(IntentFile::parse).transpose().map_err(|why| rejected(&why))?;
     let options = LawOptions {
-        config: CheckConfig { shrink: SHRINK, exhaust: EXHAUST, ..CheckConfig::default() },
+        config: CheckConfig { shrink: SHRINK, exhaust: EXHAUST, recorded: RECORDED, ..CheckConfig::default() },
         recorded: inputs.recorded.clone(),
+        recorded_limits: inputs.recorded_limits,
         intent,
         histories: HistoryConfig { time: HISTORIES, ..HistoryConfig::default() },
         ..LawOptions::default()

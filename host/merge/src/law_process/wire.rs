@@ -10,7 +10,7 @@ use rejoin_laws::{Sibling, Trial};
 
 use super::{LawError, LawInputs, LawProgress};
 use crate::law_report::LawTest;
-use crate::limits::ModuleLimits;
+use crate::limits::{CallLimits, ModuleLimits};
 
 /// The line of a request.
 #[derive(Serialize, Deserialize, Debug)]
@@ -19,6 +19,7 @@ pub(super) struct LawRequest {
     /// In base64, as all bytes are.
     intent: Option<String>,
     recorded: Vec<RecordedSet>,
+    recorded_limits: Option<CallLimits>,
 }
 
 /// Siblings of one key.
@@ -50,6 +51,7 @@ impl LawRequest {
             modules,
             intent: inputs.intent.as_ref().map(|intent| STANDARD.encode(intent)),
             recorded: inputs.recorded.iter().map(set).collect(),
+            recorded_limits: inputs.recorded_limits,
         }
     }
 
@@ -68,7 +70,7 @@ impl LawRequest {
             None => None,
         };
         let recorded = self.recorded.into_iter().map(set).collect::<Option<_>>()?;
-        Some((self.modules, LawInputs { intent, recorded }))
+        Some((self.modules, LawInputs { intent, recorded, recorded_limits: self.recorded_limits }))
     }
 }
 
@@ -99,19 +101,22 @@ pub(super) fn read_line(line: &[u8]) -> Option<Result<LawProgress, Result<LawTes
 mod tests {
     use super::*;
     use crate::json_line;
+    use rejoin_proto::catalog::BucketProps;
 
     #[test]
     fn a_request_has_all_bytes_of_what_is_checked() {
         let sibling = |value: &[u8], writer| Sibling { value: value.to_vec(), stamp_ms: u64::MAX, writer };
         let siblings = vec![sibling(b"\xff\n", 1), sibling(b"", u64::MAX)];
         let recorded = vec![Trial { key: b"k\0".to_vec(), siblings, valid: true }];
-        let inputs = LawInputs { intent: Some(b"{\n}".to_vec().into()), recorded };
+        let recorded_limits = Some(CallLimits::of_bucket(&BucketProps { siblings: 7, ..BucketProps::default() }));
+        let inputs = LawInputs { intent: Some(b"{\n}".to_vec().into()), recorded, recorded_limits };
         let line = json_line::to_line(&LawRequest::new(ModuleLimits::default(), &inputs)).expect("JSON");
         let bytes = [&line[..], b"\0asm"].concat();
         let (request, component) = json_line::split::<LawRequest>(&bytes).expect("a request");
         let (modules, read) = request.read().expect("a sound one");
         assert_eq!((modules.bytes, read, component), (ModuleLimits::default().bytes, inputs, &b"\0asm"[..]));
-        let damaged = LawRequest { modules, intent: Some("no base64".into()), recorded: Vec::new() };
+        let intent = Some("no base64".into());
+        let damaged = LawRequest { modules, intent, recorded: Vec::new(), recorded_limits: None };
         assert!(damaged.read().is_none());
     }
 }

@@ -176,6 +176,11 @@ async fn the_sdk_waits_until_the_nodes_are_ready_and_names_those_that_will_not_b
         assert!(said.contains("n3 (differs) cannot run the plugin: n3 does not run plugin"), "{said}");
         assert!(said.contains("`activate_plugin_at_once`"), "{said}");
     }
+    // What cannot be is not waited for.
+    let unknown = admin.activate_plugin("carts", Some(PluginDigest([9; 32]))).await.expect_err("nobody has pushed it");
+    assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown}");
+    let all = admin.activate_canary("carts", Some(two), 100).await.expect_err("that is no share");
+    assert_eq!(all.kind(), ErrorKind::BadRequest, "{all}");
     let kept = admin.bucket("carts").await.unwrap().props;
     assert_eq!((kept.plugin.map(|of| of.plugin), kept.canary), (Some(one), None), "the bucket has what it had");
     // What merges keys already is not asked about again.

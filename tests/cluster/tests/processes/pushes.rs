@@ -166,3 +166,14 @@ async fn what_is_taken_of_a_bucket_is_as_much_as_the_node_allows() {
     let push = cluster.rejoin(&["plugin", "push", "largest.wasm", "--siblings-of", "scores"]);
     push.said(0, "3 sets of siblings of bucket scores, with 6 values, were among the cases");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_checks_no_laws_says_so_to_whoever_asks_for_more() {
+    let cluster = Cluster::start_with(1, "check_laws = false").await;
+    write(&cluster, "largest", &lawless::largest());
+    cluster.rejoin(&["bucket", "create", "scores", "--n", "1"]).done();
+    let push = ["plugin", "push", "largest.wasm", "--siblings-of", "scores"];
+    cluster.rejoin(&push).said(2, "this node checks no laws (`check_laws` is false)");
+    assert!(listed(&cluster).is_empty(), "nothing was stored");
+    cluster.rejoin(&push[..3]).said(0, "its laws were not checked");
+}
