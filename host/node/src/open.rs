@@ -471,7 +471,6 @@ impl ShardOpener<'_> {
     fn store_options(&self, index: u16, due: &Arc<Notify>) -> Options {
         let (config, due) = (self.config, due.clone());
         Options {
-            parallel_mark: self.threads == Threads::Own,
             on_work: (self.threads == Threads::Shared).then(|| Arc::new(move || due.notify_one()) as _),
             segment_bytes: config.segment_bytes,
             memtable_bytes: memtable_share(config.memtable_bytes, self.node, index),

@@ -95,6 +95,17 @@ pub enum OpenError {
         /// The newest format that this release reads.
         supported: u32,
     },
+    /// An older release has written the directory.
+    #[error("{path} has data format {found}, this release knows none before {supported}: start the release of rejoin \
+        that has written it; nothing was changed", path = path.display())]
+    Older {
+        /// The directory or file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The oldest format that this release reads.
+        supported: u32,
+    },
     /// Another cluster's directory.
     #[error("{path} belongs to cluster {found}, not to {expected}: check the configured data directory and \
         certificate", path = path.display())]

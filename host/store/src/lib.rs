@@ -3,7 +3,7 @@
 //! ```text
 //! DataDir            one node's directory: lock, identity, clean-stop mark, control files, plugin modules
 //!   audit/           the audit log: records that are bound to each other by hashes
-//!   shard-000/       one ShardStore each: journal/ (hash-chained segments), mark (high-water mark), tree/ (lsm-tree)
+//!   shard-000/       one ShardStore each: journal/ (hash-chained segments), mark (its witness), tree/ (lsm-tree)
 //! ```
 //!
 //! The crate does no networking, knows nothing of objects, actors or plugins, and never decides what a loss means: it

@@ -10,7 +10,7 @@ use rejoin_store::{Options, OsDisk, ShardStore, Start};
 /// When a batch is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sync {
-    /// Journal and mark are synced.
+    /// The journal is synced.
     Durable,
     /// The operating system has the bytes.
     Written,

@@ -30,12 +30,12 @@ pub use attempt::{Attempt, Stopped, passes};
 pub use campaign::{Cuts, campaign, recording, scratch};
 pub use faults::{FaultDisk, Faults, Gate};
 pub use machine::{
-    Call, Content, Crash, DiskEvent, Fault, FileChange, Image, Machine, MemoryDisk, SECTOR, Survival, sealed,
+    Call, Content, Crash, DiskEvent, Fault, FileChange, Image, Machine, MemoryDisk, Noise, SECTOR, Survival, sealed,
 };
 pub use model::{Model, Rows};
 pub use node::{Node, SHARD, keys_of};
 pub use random::Random;
-pub use recording::{Cursor, Event, Promise, Recording, STEPS};
+pub use recording::{Cursor, Event, Promise, Recording, STEPS, Witness};
 pub use script::{Step, script};
 pub use transcript::transcript;
 pub use tree::Tree;

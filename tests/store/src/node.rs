@@ -25,7 +25,6 @@ pub(crate) fn tiny() -> Options {
         reclaim_rows: 4,
         cache_bytes: 64 << 10,
         free_space_floor: 1 << 20,
-        parallel_mark: false,
         ..Options::default()
     }
 }

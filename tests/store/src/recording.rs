@@ -289,3 +289,30 @@ impl<'a> Cursor<'a> {
         })
     }
 }
+
+/// What the mark has said when it was last synced.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Witness {
+    /// The last change that had been synced by then.
+    pub synced: u64,
+    /// The same of a mark that is to replace the present one.
+    next: Option<u64>,
+}
+
+impl Witness {
+    /// What comes next at the disk, where a cursor is.
+    pub fn hear(&mut self, walk: &Cursor<'_>, next: &DiskEvent) {
+        let synced = walk.model.synced();
+        match next {
+            DiskEvent::Call(Call::Sync(file)) => match walk.machine.name_of(*file).strip_prefix(SHARD) {
+                Some("/mark") => self.synced = synced,
+                Some("/mark.new") => self.next = Some(synced),
+                _ => {}
+            },
+            DiskEvent::Call(Call::SyncNames(dir)) if dir == SHARD => {
+                self.synced = self.next.take().unwrap_or(self.synced);
+            }
+            _ => {}
+        }
+    }
+}

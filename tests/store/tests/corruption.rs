@@ -13,6 +13,8 @@ use rejoin_test_store::{
 
 /// Seeds per kind of damage.
 const SEEDS: u64 = 5;
+/// The bytes of a segment's two slots, in front of its header.
+const FRONT: usize = 8192;
 /// Moments of each script at which the files are taken.
 const MOMENTS: usize = 4;
 
@@ -100,9 +102,11 @@ fn each(test: &'static str, damage: impl Fn(u64, &SyncedDir, &mut Cuts) + Sync) 
 fn a_flipped_bit_in_the_journal() {
     each("a_flipped_bit_in_the_journal", |seed, rest, cuts| {
         for (name, content) in rest.journal() {
-            // Of the zeros ahead of the records a few are enough.
+            // Of the zeros ahead of the records a few are enough, and of those behind the slots.
             let length = content.written().len().min(used(content.written()) + 64);
-            for (at, bit) in flips(seed, rest.place, length, 5) {
+            let in_slot = flips(seed, rest.place, FRONT, 1).filter(|(at, _)| content.written()[*at] != 0);
+            let behind = flips(seed, rest.place, length, 5).filter(|(at, _)| *at >= FRONT || at % 512 == 0);
+            for (at, bit) in in_slot.chain(behind) {
                 rest.damage(cuts, name, &format!("bit {bit:#x} of byte {at}"), |content| content.edit()[at] ^= bit);
             }
         }

@@ -8,6 +8,8 @@ use rejoin_store::{CommitSeq, Recovery, ShardStore, Start};
 use rejoin_test_store::{copy, edit, get, open, put, rows, segments, used};
 
 const RECORDS: usize = 6;
+/// The bytes of a segment's two slots, in front of its header.
+const FRONT: usize = 8192;
 
 /// A shard with six synced records, one commit each, in one segment.
 fn synced(dir: &Path) {
@@ -94,7 +96,7 @@ fn any_damage_before_the_mark_is_said_and_nothing_wrong_is_served() {
     let base = tempfile::tempdir().unwrap();
     synced(base.path());
     let length = used(&std::fs::read(segments(base.path()).pop().unwrap()).unwrap());
-    for place in (0..length).step_by(5) {
+    for place in (FRONT..length).step_by(5) {
         let (dir, segment) = copied(base.path());
         edit(&segment, |bytes| bytes[place] ^= 0x10);
         let (store, recovery) = open(dir.path(), Start::KILLED);
@@ -137,34 +139,51 @@ fn a_journal_that_ends_before_the_mark_has_lost_its_end() {
     said_until_settled(dir.path(), &recovery);
 }
 
-/// Journal and mark are synced in parallel, so a power cut may leave a mark that is ahead of the journal by the sync
-/// that was under way. Nobody was answered for it.
+/// A slot is written before its sync, so a power cut may leave one that is ahead of the journal by the sync that was
+/// under way. Nobody was answered for it.
 #[test]
 fn after_a_power_cut_only_records_of_the_last_sync_may_be_missing_without_a_loss() {
     let base = tempfile::tempdir().unwrap();
     synced(base.path());
     let (mut store, _) = open(base.path(), Start::CLEAN);
+    let mark = std::fs::read(base.path().join("mark")).unwrap();
     for key in ["key 6", "key 7", "key 8"] {
         store.write(put(Space::Objects, key, &key.replace("key", "value"))).unwrap();
         store.commit().unwrap();
         store.syncer().sync().unwrap();
     }
-    // Cuts the journal in front of a record.
-    let cut = |dir: &Path, key: &str| {
-        edit(&segments(dir).pop().unwrap(), |bytes| {
-            let record = bytes.windows(5).position(|bytes| bytes == key.as_bytes()).unwrap() - 34;
-            bytes[record..].fill(0);
+    // Cuts the journal in front of a record, or makes it zeros from there.
+    let lost_in = |base: &Path, key: &str, start: Start| {
+        let lost = [true, false].map(|zeros| {
+            let (dir, segment) = copied(base);
+            edit(&segment, |bytes| {
+                let record = bytes.windows(5).position(|bytes| bytes == key.as_bytes()).unwrap() - 34;
+                if zeros { bytes[record..].fill(0) } else { bytes.truncate(record) }
+            });
+            let (store, recovery) = open(dir.path(), start);
+            assert_eq!(intact(&store), key.trim_start_matches("key ").parse::<usize>().unwrap());
+            !recovery.lost.is_empty()
         });
+        assert_eq!(lost[0], lost[1], "{key}");
+        lost[0]
     };
-    let lost = |key: &str, start: Start| {
+    let lost = |key: &str, start: Start| lost_in(base.path(), key, start);
+    // The mark was not synced since the start, so the slots are all that is left to say how far the journal was.
+    let after_a_power_cut = |key: &str| {
         let (dir, _) = copied(base.path());
-        cut(dir.path(), key);
-        let (store, recovery) = open(dir.path(), start);
-        assert_eq!(intact(&store), key.trim_start_matches("key ").parse::<usize>().unwrap());
-        !recovery.lost.is_empty()
+        std::fs::write(dir.path().join("mark"), &mark).unwrap();
+        lost_in(dir.path(), key, Start::POWER_LOST)
     };
-    assert!(!lost("key 8", Start::POWER_LOST), "its sync need not have ended");
-    assert!(lost("key 7", Start::POWER_LOST), "its sync had ended before the next one began");
+    assert!(!after_a_power_cut("key 8"), "its sync need not have ended");
+    assert!(after_a_power_cut("key 7"), "its sync had ended before the next one began");
+    assert!(after_a_power_cut("key 6"), "and this one's before that");
+    // Of the two slots one is left: also the older one says what must be there.
+    for torn in [0, FRONT / 2] {
+        let (dir, segment) = copied(base.path());
+        std::fs::write(dir.path().join("mark"), &mark).unwrap();
+        edit(&segment, |bytes| bytes[torn..torn + FRONT / 2].fill(7));
+        assert!(lost_in(dir.path(), "key 6", Start::POWER_LOST), "without the slot at {torn}");
+    }
     assert!(lost("key 8", Start::KILLED) && lost("key 8", Start::CLEAN), "the page cache outlives the process");
     // Maintenance that is idle for two turns confirms the last sync.
     let maintenance = store.maintenance();
@@ -284,7 +303,7 @@ fn a_damaged_segment_among_others_costs_only_itself() {
     assert_eq!(segments(base.path()).len(), 3);
     for damaged in 0..3 {
         let (dir, _) = copied(base.path());
-        edit(&segments(dir.path())[damaged], |bytes| bytes[..200].fill(0xff));
+        edit(&segments(dir.path())[damaged], |bytes| bytes[FRONT..FRONT + 200].fill(0xff));
         let (store, recovery) = open(dir.path(), Start::CLEAN);
         assert!(!recovery.lost.is_empty());
         let left = rows(&store, Space::Objects);

@@ -131,14 +131,20 @@ fn another_clusters_nodes_or_shard_count_is_refused() {
 }
 
 #[test]
-fn a_newer_or_damaged_version_is_refused() {
+fn a_newer_older_or_damaged_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (data, _) = DataDir::open(dir.path(), IDENTITY).unwrap();
     let shard = data.shard_dir(0);
     drop(data);
-    rewrite(dir.path(), "format 1\ncluster", "format 3\nrealm");
+    rewrite(dir.path(), "format 3\ncluster", "format 5\nrealm");
     let error = refused(dir.path(), IDENTITY);
-    assert!(matches!(error, OpenError::Newer { found: 3, supported: FORMAT_VERSION, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 5, supported: FORMAT_VERSION, .. }), "{error}");
+    for older in [1, 2] {
+        rewrite(dir.path(), if older == 1 { "format 5" } else { "format 1" }, &format!("format {older}"));
+        let error = refused(dir.path(), IDENTITY);
+        let is_older = matches!(error, OpenError::Older { found, supported: 3, .. } if found == older);
+        assert!(is_older && error.to_string().contains("start the release of rejoin that has written it"), "{error}");
+    }
     edit(&dir.path().join("VERSION"), |bytes| bytes[40] ^= 1);
     edit(&dir.path().join("VERSION.copy"), |bytes| bytes[40] ^= 1);
     let error = refused(dir.path(), IDENTITY);

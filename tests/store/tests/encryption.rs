@@ -347,7 +347,7 @@ fn a_directory_says_which_keys_it_needs_and_older_releases_refuse_it() {
     shard(0, &start, None);
     shard(1, &start, None);
     data.note_encrypted(false).unwrap();
-    assert!(format() == "format 1" && check(None).is_ok() && check(keys(1, &[])).is_ok());
+    assert!(format() == "format 3" && check(None).is_ok() && check(keys(1, &[])).is_ok());
     shard(0, &Start::KILLED, keys(1, &[]));
     assert!(matches!(check(None), Err(OpenError::KeyMissing { .. })), "one shard is enough");
     shard(1, &Start::KILLED, keys(1, &[]));

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
-    Attempt, Cursor, Cuts, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SHARD, Survival, Tree, campaign,
-    put, recording, rows, small,
+    Attempt, Call, Cursor, Cuts, DiskEvent, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SHARD, Survival,
+    Tree, Witness, campaign, put, recording, rows, small,
 };
 
 /// Seeds per kind of failure.
@@ -109,7 +109,7 @@ fn a_store_that_started_with_little_room_refuses_what_does_not_fit() {
     let root = rejoin_test_store::scratch();
     let disk = MemoryDisk::new(root.path(), &Image::default());
     disk.break_down(Fault { calls: 0..u64::MAX, kind: ErrorKind::StorageFull, room: Some(65 << 10) });
-    let options = || Options { segment_bytes: 1 << 20, parallel_mark: false, ..small() };
+    let options = || Options { segment_bytes: 1 << 20, ..small() };
     let open = |start| ShardStore::open(root.path().join(SHARD), options(), Arc::new(disk.clone()), &start).unwrap();
     let (mut store, _) = open(Start::FIRST);
     let mut written = 0;
@@ -150,14 +150,14 @@ fn a_node_starts_on_a_disk_with_less_room_than_a_segment() {
 fn lies(test: &'static str, about: fn(&str) -> bool, expected: fn(&Cursor<'_>, &Image) -> Option<Loss>) {
     campaign(test, 0..SEEDS, |seed, cuts| {
         let recording = recording(seed);
-        let mut walk = recording.walk();
-        while walk.next_moment().is_some() {
+        let (mut walk, mut witness) = (recording.walk(), Witness::default());
+        while let Some(next) = walk.next_moment() {
             for survival in [Survival::Nothing, Survival::WholeChanges] {
                 let mut image = walk.machine.crash(survival, &mut Random::new(seed, walk.place as u64)).image;
                 image.reboot();
                 if let Some(loss) = expected(&walk, &image) {
-                    // A lie about the last sync alone looks like a power cut during that sync.
-                    let end = walk.model.confirmed()..=walk.model.made();
+                    // What was synced since then is named in the journal alone.
+                    let end = witness.synced..=walk.model.made();
                     let expected = Expected { model: &walk.model, end, loss, same_boot: false };
                     cuts.cut(
                         walk.place,
@@ -168,14 +168,44 @@ fn lies(test: &'static str, about: fn(&str) -> bool, expected: fn(&Cursor<'_>, &
                     );
                 }
             }
+            witness.hear(&walk, next);
             walk.pass_unless(about);
         }
     });
 }
 
+/// All of them, so that segments have lost their slots too. What the mark has said at its last sync is there or missed.
 #[test]
-fn a_sync_that_lies_about_the_journal() {
-    lies("a_sync_that_lies_about_the_journal", |name| name.ends_with(".seg"), |_, _| Some(Loss::Required));
+fn syncs_that_lie_about_the_journal() {
+    lies("syncs_that_lie_about_the_journal", |name| name.ends_with(".seg"), |_, _| Some(Loss::Required));
+}
+
+/// That looks like a power cut during the sync. What was synced before it is there or missed.
+#[test]
+fn a_last_sync_that_lies_about_the_journal() {
+    campaign("a_last_sync_that_lies_about_the_journal", 0..SEEDS, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while let Some(next) = walk.next_moment() {
+            let is_segment = |file| walk.machine.name_of(file).ends_with(".seg");
+            if matches!(next, DiskEvent::Call(Call::Sync(file)) if is_segment(*file)) {
+                let mut machine = walk.machine.clone();
+                let others =
+                    |call: &&Call| !matches!(call, Call::Sync(file) if machine.name_of(*file).ends_with(".seg"));
+                let calls: Vec<_> = walk.calls_ahead().filter(others).collect();
+                calls.into_iter().for_each(|call| machine.apply(call));
+                for survival in [Survival::Nothing, Survival::WholeChanges] {
+                    let mut image = machine.crash(survival, &mut Random::new(seed, walk.place as u64)).image;
+                    image.reboot();
+                    let end = walk.model.synced()..=walk.model.made();
+                    let expected = Expected { model: &walk.model, end, loss: Loss::Required, same_boot: false };
+                    let what = format_args!("{survival:?} survives of what was not synced in truth");
+                    cuts.cut(walk.place, &what, image, &walk.tree, &expected);
+                }
+            }
+            walk.pass();
+        }
+    });
 }
 
 /// Nothing is left that could tell what was lost. No value is wrong, and after a loss of power there are new actors,

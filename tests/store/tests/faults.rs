@@ -30,25 +30,18 @@ fn assert_failed(store: &mut ShardStore) {
 
 #[test]
 fn a_failed_sync_is_never_retried_into_success() {
-    for parallel_mark in [true, false] {
-        let disk = FaultDisk::default();
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { parallel_mark, ..small() };
-        let (mut store, _) = ShardStore::open(dir.path(), options, Arc::new(disk.clone()), &Start::FIRST).unwrap();
-        store.write(put(Space::Objects, "before", "the fault")).unwrap();
-        store.commit().unwrap();
-        store.syncer().sync().unwrap();
-        store.write(put(Space::Objects, "in", "doubt")).unwrap();
-        store.commit().unwrap();
-        disk.faults.fail_sync.store(true, SeqCst);
-        assert!(matches!(store.syncer().sync(), Err(StoreFault::Failed(_))));
-        disk.faults.fail_sync.store(false, SeqCst);
-        assert_failed(&mut store);
-        drop(store);
-        let (store, recovery) = open_on(dir.path(), Arc::new(disk), Start::KILLED).unwrap();
-        assert_eq!(recovery.lost, Vec::<String>::new());
-        assert_eq!(get(&store, Space::Objects, "before").as_deref(), Some("the fault"));
-    }
+    let disk = FaultDisk::default();
+    let (dir, mut store) = on(&disk);
+    store.write(put(Space::Objects, "in", "doubt")).unwrap();
+    store.commit().unwrap();
+    disk.faults.fail_sync.store(true, SeqCst);
+    assert!(matches!(store.syncer().sync(), Err(StoreFault::Failed(_))));
+    disk.faults.fail_sync.store(false, SeqCst);
+    assert_failed(&mut store);
+    drop(store);
+    let (store, recovery) = open_on(dir.path(), Arc::new(disk), Start::KILLED).unwrap();
+    assert_eq!(recovery.lost, Vec::<String>::new());
+    assert_eq!(get(&store, Space::Objects, "before").as_deref(), Some("the fault"));
 }
 
 #[test]
@@ -122,8 +115,7 @@ fn commits_go_on_while_a_sync_is_held_back_and_nothing_is_durable_before_it() {
     disk.faults.syncs.close();
     let (syncer, (done, durable)) = (store.syncer(), std::sync::mpsc::channel());
     let thread = std::thread::spawn(move || done.send(syncer.sync()).unwrap());
-    // Journal and mark are both in their sync: they are issued in parallel.
-    disk.faults.syncs.wait_for(2);
+    disk.faults.syncs.wait_for(1);
     for index in 0..100 {
         store.write(put(Space::Objects, &format!("meanwhile {index}"), "x")).unwrap();
         store.commit().unwrap();

@@ -70,13 +70,7 @@ fn is_there(disk: &MemoryDisk) -> bool {
 fn no_commit_copies_more_than_its_share_and_the_segment_is_left_in_time() {
     let root = scratch();
     let disk = MemoryDisk::new(root.path(), &Image::default()).watching(&root.path().join(SHARD).join("tree"));
-    let options = || Options {
-        segment_bytes: SEGMENT,
-        memtable_bytes: 64 << 20,
-        free_space_floor: 1,
-        parallel_mark: false,
-        ..small()
-    };
+    let options = || Options { segment_bytes: SEGMENT, memtable_bytes: 64 << 20, free_space_floor: 1, ..small() };
     let open = |start| ShardStore::open(root.path().join(SHARD), options(), Arc::new(disk.clone()), &start).unwrap();
     let (mut store, mut watch) = (open(Start::FIRST).0, Watch::default());
     (0..2 * PINNED).for_each(|number| store.write(change(number, 1)).unwrap());
@@ -164,7 +158,7 @@ fn the_scripts_make_segments_in_steps_in_which_rows_change_behind_the_copy() {
 fn snapshot(segment: &[u8]) -> (u64, u64) {
     let word = |at: usize| u32::from_le_bytes(segment[at..at + 4].try_into().unwrap()) as usize;
     let (mut seen, mut again, mut removed) = (BTreeSet::new(), 0, 0);
-    let (count, mut at) = (word(49), 53);
+    let (count, mut at) = (word(8192 + 49), 8192 + 53);
     for _ in 0..count {
         let (has_value, length) = (segment[at] & 2 > 0, word(at + 1));
         let key = segment[at + 5..at + 5 + length].to_vec();

@@ -108,7 +108,7 @@ pub(crate) struct Report {
     reads_merged: Option<u64>,
     /// One fdatasync of 4 KiB on the servers' disk, during the run.
     fdatasync: Option<Quantiles>,
-    /// The average sync of journal and mark, by the nodes' counters.
+    /// The average sync of the journal, by the nodes' counters.
     journal_sync_us: Option<f64>,
     /// The resident memory of each server process.
     memory: Vec<Memory>,
@@ -299,7 +299,7 @@ impl Report {
         figures.extend(self.fdatasync.map(|sync| ("fdatasync of 4 KiB beside it".to_owned(), sync.to_string())));
         figures.extend(
             self.journal_sync_us
-                .map(|us| ("sync of journal and mark".to_owned(), format!("{} on average", time(us as u64)))),
+                .map(|us| ("sync of the journal".to_owned(), format!("{} on average", time(us as u64)))),
         );
         figures
             .extend(self.memory.iter().map(|memory| (format!("memory of process {}", memory.pid), in_words(memory))));

@@ -38,9 +38,9 @@ use crate::start::Start;
 pub use files::{ControlFile, Modules};
 
 /// The newest data format that this release reads, and the one of a directory with encrypted values.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 4;
 /// The format of every other directory. Releases without encryption read it, and refuse the other one.
-const PLAIN_FORMAT: u32 = 1;
+const PLAIN_FORMAT: u32 = 3;
 
 /// The mode bits of other users.
 const OTHERS: u32 = 0o077;
@@ -323,9 +323,12 @@ fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, Open
     let damaged = |why: &str| FileError::Damaged { path: name.clone(), why: why.to_owned() };
     let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     let format: u32 = field("format").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no format"))?;
-    // Checked first: a newer format may change every line but this one.
+    // Checked first: another format may have every line but this one changed.
     if format > FORMAT_VERSION {
         return Err(OpenError::Newer { path: path.to_path_buf(), found: format, supported: FORMAT_VERSION });
+    }
+    if format < PLAIN_FORMAT {
+        return Err(OpenError::Older { path: path.to_path_buf(), found: format, supported: PLAIN_FORMAT });
     }
     let cluster: ClusterId =
         field("cluster").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no cluster"))?;

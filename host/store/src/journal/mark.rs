@@ -1,9 +1,12 @@
-//! The high-water mark: how far the journal was synced. It is kept outside the journal, so that a journal that has lost
-//! its end cannot look whole.
+//! The mark: a witness outside the journal, so that a journal that has lost its end, or a whole segment, cannot look
+//! whole.
 //!
-//! The file has two slots that are written in turn. The mark is written in parallel with the journal's sync, so the
-//! newer slot may be ahead of the journal after a power cut. The older slot never is: its sync had ended, both halves
-//! of it, before the newer slot was written.
+//! It is written when a sync of the journal has ended, so it is never ahead of the journal. It is synced where it says
+//! something that the slots of the open segment cannot: which segment is the newest, which is the first, which version
+//! of the tree there must be. In between, the end of a process takes nothing of it, and a power cut leaves what it said
+//! at its last sync.
+//!
+//! The file has two slots. One of them is durable; the other is overwritten until it has been synced.
 
 use std::io;
 use std::path::Path;
@@ -16,16 +19,16 @@ use crate::error::FileError;
 /// The distance between the slots: each has a block of its own, so that writing one cannot tear the other.
 const SLOT: u64 = 4096;
 /// Bytes of a slot.
-const LEN: usize = 56;
+const LEN: usize = 72;
 /// The offset of a slot's checksum.
-const CHECK: usize = 48;
+const CHECK: usize = 64;
 /// The magic number; its last digits are the version.
-const MAGIC: &[u8; 8] = b"RJMARK01";
+const MAGIC: &[u8; 8] = b"RJMARK02";
 
 /// The content of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mark {
-    /// The last record that is durable once the sync that writes this mark has ended.
+    /// The last record that a sync that has ended covers.
     pub(crate) index: u64,
     /// The chain value after that record.
     pub(crate) chain: u64,
@@ -33,15 +36,11 @@ pub(crate) struct Mark {
     pub(crate) first_segment: u64,
     /// The version of the tree that holds what the segments before that one held. An older tree has lost it.
     pub(crate) tree: u64,
-}
-
-/// Both slots of the file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Marks {
-    pub(crate) newest: Mark,
-    /// The last record that is known to be durable: the older slot's index. The newest one's if the older slot cannot
-    /// be read, or is not the one written right before.
-    pub(crate) confirmed: u64,
+    /// The newest segment that was synced, so that it must be there; 0 if there is none.
+    pub(crate) newest_segment: u64,
+    /// The first segment whose slots count. A start that cuts a torn end makes those of all earlier segments void: they
+    /// may name records that are gone.
+    pub(crate) slots_from: u64,
 }
 
 /// A slot with the number of its write. The slot with the higher number is the newer one.
@@ -53,10 +52,11 @@ struct Slot {
 
 impl Slot {
     fn encode(&self) -> [u8; LEN] {
-        let Self { generation, mark: Mark { index, chain, first_segment, tree } } = *self;
+        let Self { generation, mark: Mark { index, chain, first_segment, tree, newest_segment, slots_from } } = *self;
+        let words = [generation, index, chain, first_segment, tree, newest_segment, slots_from];
         let mut bytes = [0; LEN];
         bytes[..8].copy_from_slice(MAGIC);
-        for (place, word) in [generation, index, chain, first_segment, tree].iter().enumerate() {
+        for (place, word) in words.iter().enumerate() {
             bytes[8 + place * 8..16 + place * 8].copy_from_slice(&word.to_le_bytes());
         }
         let check = crc32c::crc32c(&bytes[..CHECK]);
@@ -70,10 +70,15 @@ impl Slot {
             return None;
         }
         let word = |place: usize| read_u64(bytes, 8 + place * 8);
-        Some(Self {
-            generation: word(0),
-            mark: Mark { index: word(1), chain: word(2), first_segment: word(3), tree: word(4) },
-        })
+        let mark = Mark {
+            index: word(1),
+            chain: word(2),
+            first_segment: word(3),
+            tree: word(4),
+            newest_segment: word(5),
+            slots_from: word(6),
+        };
+        Some(Self { generation: word(0), mark })
     }
 }
 
@@ -82,39 +87,52 @@ pub(crate) struct MarkFile {
     file: Arc<dyn DiskFile>,
     /// The number of the last write.
     generation: u64,
+    /// The slot that is written next: never the one that is durable.
+    slot: u64,
+    /// Something was written since the last sync.
+    unsynced: bool,
 }
 
 impl MarkFile {
     /// Reads the file: `Ok(None)` if there is none, `Ok(Some(None))` if neither slot is intact.
-    pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<Option<Marks>>> {
+    pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<Option<Mark>>> {
         let Some(file) = if_found(disk.open(path))? else { return Ok(None) };
         let bytes = read_all(file.as_ref())?;
-        let mut slots: Vec<Slot> =
-            [0, SLOT as usize].into_iter().filter_map(|start| Slot::decode(bytes.get(start..)?)).collect();
-        slots.sort_by_key(|slot| std::cmp::Reverse(slot.generation));
-        let Some(Slot { generation, mark: newest }) = slots.first().copied() else { return Ok(Some(None)) };
-        let older = slots.get(1).filter(|older| older.generation + 1 == generation);
-        let confirmed = older.map_or(newest.index, |older| older.mark.index.min(newest.index));
-        Ok(Some(Some(Marks { newest, confirmed })))
+        let slots = [0, SLOT as usize].into_iter().filter_map(|start| Slot::decode(bytes.get(start..)?));
+        Ok(Some(slots.max_by_key(|slot| slot.generation).map(|slot| slot.mark)))
     }
 
-    /// Durably and atomically replaces the file, or creates it. The records up to `mark` must be durable: no older slot
-    /// is left.
+    /// Durably and atomically replaces the file, or creates it. The records up to `mark` must be durable.
     pub(crate) fn replace(disk: &dyn Disk, path: &Path, mark: Mark) -> Result<Self, FileError> {
         let first = Slot { generation: 1, mark };
         let file = replace(disk, path, &path.with_extension("new"), |file| {
             file.preallocate(2 * SLOT)?;
             file.write_at(&first.encode(), SLOT)
         })?;
-        Ok(Self { file, generation: first.generation })
+        Ok(Self { file, generation: first.generation, slot: 0, unsynced: false })
     }
 
-    /// Durably overwrites the older slot.
+    /// Writes a mark, which survives the end of the process; a power cut may leave what was synced last. The records up
+    /// to it must be durable.
+    ///
+    /// # Errors
+    /// What the disk says; part of it may then have been written.
     pub(crate) fn write(&mut self, mark: Mark) -> io::Result<()> {
         let slot = Slot { generation: self.generation + 1, mark };
-        self.file.write_at(&slot.encode(), slot.generation % 2 * SLOT)?;
-        self.file.sync_data()?;
-        self.generation = slot.generation;
+        self.file.write_at(&slot.encode(), self.slot * SLOT)?;
+        (self.generation, self.unsynced) = (slot.generation, true);
+        Ok(())
+    }
+
+    /// Makes the last mark durable. Costs nothing if it is.
+    ///
+    /// # Errors
+    /// What the disk says; the last mark is then in doubt.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.file.sync_data()?;
+            (self.slot, self.unsynced) = (1 - self.slot, false);
+        }
         Ok(())
     }
 }
@@ -125,27 +143,39 @@ mod tests {
     use crate::disk::OsDisk;
 
     #[test]
-    fn a_torn_write_leaves_the_mark_before_it_and_only_the_older_slot_is_confirmed() {
+    fn a_torn_write_leaves_the_mark_that_was_synced_last() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("mark");
-        let says = |index| Mark { index, chain: index * 11, first_segment: index / 3, tree: index * 2 };
+        let says = |index| Mark {
+            index,
+            chain: index * 11,
+            first_segment: index / 3,
+            tree: index * 2,
+            newest_segment: index / 2,
+            slots_from: index / 4,
+        };
         let mut mark = MarkFile::replace(&OsDisk, &path, says(5)).expect("a mark");
         let read = || MarkFile::read(&OsDisk, &path).expect("readable").expect("there");
-        assert_eq!(read(), Some(Marks { newest: says(5), confirmed: 5 }), "what is replaced was durable before");
-        mark.write(says(6)).expect("written");
-        mark.write(says(7)).expect("written");
-        assert_eq!(read(), Some(Marks { newest: says(7), confirmed: 6 }));
-        let mut bytes = std::fs::read(&path).expect("bytes");
-        let newest = (mark.generation % 2 * SLOT) as usize;
-        bytes[newest + 20] ^= 1;
-        std::fs::write(&path, &bytes).expect("written");
-        assert_eq!(
-            read(),
-            Some(Marks { newest: says(6), confirmed: 6 }),
-            "its sync had ended before the torn one began"
-        );
-        bytes[SLOT as usize - newest + 20] ^= 1;
-        std::fs::write(&path, &bytes).expect("written");
+        let tear = |slot: u64| {
+            let mut bytes = std::fs::read(&path).expect("bytes");
+            bytes[(slot * SLOT) as usize + 20] ^= 1;
+            std::fs::write(&path, &bytes).expect("written");
+        };
+        assert_eq!(read(), Some(says(5)));
+        for index in 6..9 {
+            mark.write(says(index)).expect("written");
+            assert_eq!(read(), Some(says(index)));
+        }
+        tear(mark.slot);
+        assert_eq!(read(), Some(says(5)), "none of the later ones was synced");
+        mark.write(says(9)).expect("written");
+        mark.sync().expect("synced");
+        for index in 10..13 {
+            mark.write(says(index)).expect("written");
+        }
+        tear(mark.slot);
+        assert_eq!(read(), Some(says(9)), "it was synced");
+        tear(1 - mark.slot);
         assert_eq!(read(), None);
     }
 }

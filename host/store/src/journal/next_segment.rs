@@ -13,6 +13,7 @@ use rejoin_core::port::Space;
 use super::position::{JournalDir, Position};
 use super::record::encode_row;
 use super::segment::{Header, ROWS, SnapshotRows, segment_path};
+use super::slot::{FRONT, SyncSlot};
 use crate::disk::{Disk, DiskFile, if_found};
 use crate::pinned::{Key, Pinned};
 
@@ -108,7 +109,8 @@ impl NextSegment {
         let records = self.end();
         let reserved = self.reserved.max(records + room);
         self.file.preallocate(reserved)?;
-        self.file.write_at(&Header::encode(number, at, self.copied), 0)?;
+        self.file.write_at(&SyncSlot::front(number), 0)?;
+        self.file.write_at(&Header::encode(number, at, self.copied), FRONT as u64)?;
         let to = segment_path(&dir.path, number);
         if let Err(error) = dir.disk.rename(&path(&dir.path), &to) {
             // The rename may have been done all the same. The header would then end the segment before it at `at`,

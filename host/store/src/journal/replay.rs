@@ -1,20 +1,24 @@
 //! Reads the journal back and tells a torn end from a loss.
 //!
 //! Every record up to the last confirmed sync must be there; what is missing or damaged among those is *lost*. The
-//! first bad record behind it is the torn end of the journal, and everything from there on is cut. After a power cut
-//! the records between the two slots of the mark may be missing too: the mark's sync was the faster one, and nobody had
-//! been answered yet. Such a record counts as torn only if a part of it was never written; other damage there is a
-//! loss.
+//! first bad record behind it is the torn end of the journal, and everything from there on is cut. A slot is written
+//! before its sync, so after a power cut the records that only the newest slot names may be missing too: nobody had been
+//! answered yet. Such a record counts as torn only if a part of it was never written; other damage there is a loss.
+//!
+//! A lost end, if blocks are zeros or the file is cut, leaves the slots at the front as they are. A segment that is lost
+//! as a whole takes its slots along: so the mark names the newest segment that was synced.
 
+use std::io;
 use std::path::Path;
 
 use rejoin_core::port::{Row, Space};
 
-use super::mark::{Mark, Marks};
+use super::mark::Mark;
 use super::position::{FIRST_CHAIN, Position};
 use super::record;
 use super::rewrite::SegmentRange;
-use super::segment::{Header, ReadHeader, list_segments, segment_path};
+use super::segment::{Header, list_segments, segment_path};
+use super::slot::{FRONT, SyncSlot};
 use crate::disk::{Disk, read_readable};
 use crate::error::{Context, FileError};
 use crate::io_cause::IoCause;
@@ -25,7 +29,7 @@ const SECTOR: usize = 512;
 
 /// The result of a replay.
 pub(crate) struct Replayed {
-    /// The end of the journal. After a loss it is never before the mark, so that no index is used twice.
+    /// The end of the journal. After a loss it is never before what a sync has covered, so that no index is used twice.
     pub(crate) end: Position,
     /// The pinned rows at the end.
     pub(crate) pinned: Pinned,
@@ -41,8 +45,8 @@ pub(crate) struct Replayed {
     pub(crate) unsynced: Vec<SegmentRange>,
 }
 
-/// Applies every object row of the journal in order. `marks` is `None` if the mark cannot be read, which is the
-/// caller's to report. `power_lost` says that the machine has stopped since the last write.
+/// Applies every object row of the journal in order. `mark` is `None` if the mark cannot be read, which is the caller's
+/// to report. `power_lost` says that the machine has stopped since the last write.
 ///
 /// # Errors
 /// [`FileError`] if the directory cannot be listed, or for an error that is not [damage](IoCause::is_damage). Blocks
@@ -50,27 +54,25 @@ pub(crate) struct Replayed {
 pub(crate) fn replay(
     disk: &dyn Disk,
     dir: &Path,
-    marks: Option<Marks>,
+    mark: Option<Mark>,
     power_lost: bool,
     apply: &mut dyn FnMut(Row),
 ) -> Result<Replayed, FileError> {
     let segments = list_segments(disk, dir).context("list", dir)?;
-    let mark = marks.map(|marks| marks.newest);
     let first = mark.map_or(0, |mark| mark.first_segment);
-    let (headers, damaged) = live_headers(disk, dir, &segments, first)?;
-    // Without a mark, everything that a later segment's header implies must be there.
-    let implied = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
-    let confirmed = marks.map_or(implied, |marks| marks.confirmed);
+    let LiveSegments { headers, slots, lost } = LiveSegments::read(disk, dir, &segments, mark)?;
+    let SyncedEnds { confirmed, named, known } = SyncedEnds::of(mark, &headers, &slots);
     let mut replayer = Replayer {
         at: Position { index: 0, chain: FIRST_CHAIN },
-        mark,
+        known,
         confirmed,
-        // A segment with a damaged header may have held the records of the last sync.
-        required: if power_lost && !damaged { confirmed } else { mark.map_or(implied, |mark| mark.index) },
+        named,
+        required: if power_lost { confirmed } else { named },
+        newest: mark.map_or(0, |mark| mark.newest_segment),
         pinned: Pinned::new(),
         records: 0,
         cut_bytes: 0,
-        lost: Vec::new(),
+        lost,
         torn: false,
         unsynced: Vec::new(),
         apply,
@@ -78,7 +80,7 @@ pub(crate) fn replay(
     // Also where nothing was ever synced: a later segment implies that there was an earlier one.
     let follows = headers.first().is_some_and(|header| header.first_index > 1);
     let first_is_missing = headers.first().map(|header| header.number) != Some(first);
-    if first_is_missing && mark.is_some_and(|mark| mark.index > 0 || follows) {
+    if first_is_missing && replayer.lost.is_empty() && mark.is_some_and(|mark| mark.index > 0 || follows) {
         replayer.lost.push(format!("journal segment {first}, the first that is still needed, is missing or damaged"));
     }
     for (place, header) in headers.iter().enumerate() {
@@ -91,41 +93,92 @@ pub(crate) fn replay(
     Ok(Replayed { end, pinned, records, cut_bytes, lost, segments, unsynced })
 }
 
-/// The headers of the segments from `first` on, without those that a later segment has superseded, and whether any is
-/// damaged.
-fn live_headers(disk: &dyn Disk, dir: &Path, segments: &[u64], first: u64) -> Result<(Vec<Header>, bool), FileError> {
-    let (mut headers, mut damaged) = (Vec::new(), false);
-    for number in segments.iter().copied().filter(|number| *number >= first) {
-        let path = segment_path(dir, number);
-        // The records of a segment without a header show as a gap.
-        match Header::read(disk, &path, number) {
-            Ok(ReadHeader::Intact(header)) => headers.push(header),
-            Ok(ReadHeader::NeverWritten) => {}
-            Ok(ReadHeader::Damaged) => damaged = true,
-            Err(error) if IoCause::of(&error).is_damage() => damaged = true,
-            Err(error) => return Err(FileError::io("read", &path, error)),
+/// The fronts of the segments that are still needed.
+struct LiveSegments {
+    /// Without those of segments that a later one has superseded.
+    headers: Vec<Header>,
+    /// Those that count.
+    slots: Vec<SyncSlot>,
+    /// What the mark says of the newest segment and does not hold, for people.
+    lost: Vec<String>,
+}
+
+impl LiveSegments {
+    fn read(disk: &dyn Disk, dir: &Path, segments: &[u64], mark: Option<Mark>) -> Result<Self, FileError> {
+        let (mut headers, mut slots, mut lost) = (Vec::<Header>::new(), Vec::new(), Vec::new());
+        let (first, slots_from) = mark.map_or((0, 0), |mark| (mark.first_segment, mark.slots_from));
+        for number in segments.iter().copied().filter(|number| *number >= first) {
+            let path = segment_path(dir, number);
+            // The records of a segment without a header show as a gap, or the mark names it.
+            headers.extend(if_undamaged(Header::read(disk, &path, number), &path)?.flatten());
+            if number >= slots_from {
+                slots.extend(if_undamaged(SyncSlot::read(disk, &path, number), &path)?.unwrap_or_default());
+            }
         }
+        if let Some(Mark { newest_segment: newest, .. }) = mark.filter(|mark| mark.newest_segment >= first.max(1)) {
+            if !headers.iter().any(|header| header.number == newest) {
+                lost.push(format!("journal segment {newest}, the newest that was synced, is missing or damaged"));
+            } else if newest >= slots_from && !slots.iter().any(|slot| slot.segment == newest) {
+                lost.push(format!("journal segment {newest} does not say how far it was synced: its front is damaged"));
+            }
+        }
+        // A segment that begins before an earlier one did was begun after a start that had cut the earlier one as torn.
+        let firsts: Vec<u64> = headers.iter().map(|header| header.first_index).collect();
+        let mut place = 0;
+        headers.retain(|header| {
+            place += 1;
+            firsts[place..].iter().all(|later| *later >= header.first_index)
+        });
+        Ok(Self { headers, slots, lost })
     }
-    // A segment that begins before an earlier one did was begun after a start that had cut the earlier one as torn.
-    let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
-    let mut place = 0;
-    headers.retain(|header| {
-        place += 1;
-        firsts[place..].iter().all(|later| *later >= header.first_index)
-    });
-    Ok((headers, damaged))
+}
+
+/// `None` instead of an error that shows damage.
+fn if_undamaged<T>(read: io::Result<T>, path: &Path) -> Result<Option<T>, FileError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if IoCause::of(&error).is_damage() => Ok(None),
+        Err(error) => Err(FileError::io("read", path, error)),
+    }
+}
+
+/// How far the journal was synced.
+struct SyncedEnds {
+    /// The last record that a sync is known to have covered.
+    confirmed: u64,
+    /// The last record that a slot or the mark names. Its sync may not have ended.
+    named: u64,
+    /// Positions that were synced, or were about to be.
+    known: Vec<Position>,
+}
+
+impl SyncedEnds {
+    fn of(mark: Option<Mark>, headers: &[Header], slots: &[SyncSlot]) -> Self {
+        // Without a mark, everything that a later segment's header implies must be there.
+        let implied = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
+        let mark = mark.map(|mark| Position { index: mark.index, chain: mark.chain });
+        let newest = slots.iter().map(|slot| slot.end).max_by_key(|end| end.index);
+        let confirmed = slots.iter().map(|slot| slot.confirmed).max().unwrap_or(0);
+        let confirmed = confirmed.max(mark.map_or(implied, |mark| mark.index));
+        let named = confirmed.max(newest.map_or(0, |newest| newest.index));
+        Self { confirmed, named, known: mark.into_iter().chain(newest).collect() }
+    }
 }
 
 /// The state of a replay.
 struct Replayer<'a> {
     /// The position after the last record that was applied or given up.
     at: Position,
-    /// The newest mark, until its chain value was found to be wrong.
-    mark: Option<Mark>,
+    /// Positions whose chain values must be right, until one was found to be wrong.
+    known: Vec<Position>,
     /// The last record that a sync is known to have covered.
     confirmed: u64,
+    /// The last record that a sync has covered, or was about to.
+    named: u64,
     /// The last record that must be there.
     required: u64,
+    /// The newest segment that the mark names.
+    newest: u64,
     pinned: Pinned,
     records: u64,
     cut_bytes: u64,
@@ -153,12 +206,13 @@ impl Replayer<'_> {
             self.lost.push(format!("journal segment {} has {unreadable} unreadable blocks", header.number));
         }
         if self.torn || !self.enter(header, &bytes, first) {
-            self.cut_bytes += trailing(&bytes, 0);
+            self.cut_bytes += trailing(&bytes, FRONT);
             return Ok(());
         }
         let mut offset = header.records();
-        // If no confirmed sync covers the segment's first record, none need have covered its header either.
-        let mut unsynced = (header.first_index > self.confirmed).then_some(0);
+        // If no confirmed sync covers the segment's first record, none need have covered its front either, unless the
+        // mark says so.
+        let mut unsynced = (header.first_index > self.confirmed && header.number > self.newest).then_some(0);
         while self.at.index < stop {
             if self.at.index == self.confirmed {
                 unsynced = unsynced.or(Some(offset));
@@ -201,7 +255,7 @@ impl Replayer<'_> {
                 self.lost.push(format!("the pinned rows at the front of journal segment {} are damaged", header.number))
             }
         }
-        self.check_mark();
+        self.check_known();
         true
     }
 
@@ -219,12 +273,11 @@ impl Replayer<'_> {
             self.at = Position { index, chain: found.chain };
             self.records += 1;
             rows.into_iter().for_each(|row| self.row(row));
-            self.check_mark();
+            self.check_known();
             return Some(offset + found.bytes.len());
         }
         // No sync that is known to have ended covers the record.
-        let marked = self.mark.is_some_and(|mark| index <= mark.index);
-        if index > self.required && (!marked || never_written(bytes, offset, index)) {
+        if index > self.required && (index > self.named || never_written(bytes, offset, index)) {
             self.torn = true;
             return None;
         }
@@ -251,21 +304,18 @@ impl Replayer<'_> {
         }
     }
 
-    /// At the mark's index the chain value must be the mark's: otherwise this is another journal's record.
-    fn check_mark(&mut self) {
-        if let Some(Mark { index, chain, .. }) = self.mark
-            && self.at.index == index
-            && self.at.chain != chain
-        {
+    /// At a known index the chain value must be the known one: otherwise this is another journal's record.
+    fn check_known(&mut self) {
+        let Position { index, chain } = self.at;
+        if self.known.iter().any(|known| known.index == index && known.chain != chain) {
             self.lost.push(format!("record {index} is not the one that was synced: the journal is another history"));
-            self.mark = None;
+            self.known.clear();
         }
     }
 
     /// Reports a journal that ends before the required record.
     fn finish(&mut self, dir: &Path) {
-        let ends = self.at.index;
-        let synced = self.mark.map_or(self.required, |mark| mark.index);
+        let (ends, synced) = (self.at.index, self.named);
         if synced > ends && (self.required > ends || !self.lost.is_empty()) {
             self.lost.push(format!("records up to {synced} were synced, but the journal ends after record {ends}"));
             self.at.index = synced;

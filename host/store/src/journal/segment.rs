@@ -1,21 +1,23 @@
-//! A segment file: its name, its header, and the snapshot of the pinned rows in front of its records.
+//! A segment file: its name, its header behind the [slots](super::slot), and the snapshot of the pinned rows in front of
+//! its records.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::position::Position;
 use super::record::{ROWS_HEAD, decode_rows, encode_count, read_u32, read_u64};
+use super::slot::FRONT;
 use crate::disk::{Disk, if_found};
 use crate::pinned::{Key, Pinned};
 
 /// The magic number; its last digits are the version.
-const MAGIC: &[u8; 8] = b"RJSEGM01";
-/// Bytes in front of the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header
+const MAGIC: &[u8; 8] = b"RJSEGM02";
+/// Bytes between the slots and the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header
 /// checksum.
 const HEAD: usize = 48;
 
-/// The offset of the snapshot's rows: behind the header and the snapshot's version and row count.
-pub(super) const ROWS: usize = HEAD + ROWS_HEAD;
+/// The offset of the snapshot's rows: behind the slots, the header, and the snapshot's version and row count.
+pub(super) const ROWS: usize = FRONT + HEAD + ROWS_HEAD;
 
 /// The path of a segment.
 pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
@@ -52,16 +54,9 @@ pub(super) struct SnapshotRows {
     pub(super) check: u32,
 }
 
-/// The result of reading a header.
-pub(super) enum ReadHeader {
-    Intact(Header),
-    NeverWritten,
-    Damaged,
-}
-
 impl Header {
-    /// Encodes everything in front of the snapshot's rows, which are in the file already. The segment's records begin
-    /// after `at`.
+    /// Encodes everything between the slots and the snapshot's rows, which are in the file already. The segment's
+    /// records begin after `at`.
     pub(super) fn encode(number: u64, at: Position, copied: SnapshotRows) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
         encode_count(&mut bytes, copied.rows);
@@ -78,7 +73,7 @@ impl Header {
         bytes
     }
 
-    /// Decodes the header; `None` if it is damaged, belongs to another segment, or was never written.
+    /// Decodes the header from the bytes behind the slots; `None` if it is damaged, belongs to another segment, or was never written.
     pub(super) fn decode(bytes: &[u8], number: u64) -> Option<Self> {
         let head = bytes.get(..HEAD)?;
         if &head[..8] != MAGIC || read_u32(head, 44) != crc32c::crc32c(&head[..44]) {
@@ -95,26 +90,21 @@ impl Header {
         (header.number == number && header.first_index > 0).then_some(header)
     }
 
-    /// Reads the header of a segment file, and nothing else of it. It is written last, in one sector: where it is not
-    /// intact it is zero if it was never written.
-    pub(super) fn read(disk: &dyn Disk, path: &Path, number: u64) -> io::Result<ReadHeader> {
+    /// Reads the header of a segment file, and nothing else of it; `None` if it is damaged or was never written.
+    pub(super) fn read(disk: &dyn Disk, path: &Path, number: u64) -> io::Result<Option<Self>> {
         let mut head = [0; HEAD];
-        let read = disk.open(path)?.read_at(&mut head, 0)?;
-        Ok(match Self::decode(&head[..read], number) {
-            Some(header) => ReadHeader::Intact(header),
-            None if head.iter().all(|byte| *byte == 0) => ReadHeader::NeverWritten,
-            None => ReadHeader::Damaged,
-        })
+        let read = disk.open(path)?.read_at(&mut head, FRONT as u64)?;
+        Ok(Self::decode(&head[..read], number))
     }
 
     /// The offset of the first record.
     pub(super) fn records(&self) -> usize {
-        HEAD.saturating_add(usize::try_from(self.snapshot_len).unwrap_or(usize::MAX))
+        (FRONT + HEAD).saturating_add(usize::try_from(self.snapshot_len).unwrap_or(usize::MAX))
     }
 
     /// The pinned rows at the beginning of the segment, `None` if they are damaged.
     pub(super) fn snapshot(&self, segment: &[u8]) -> Option<Pinned> {
-        let bytes = segment.get(HEAD..self.records())?;
+        let bytes = segment.get(FRONT + HEAD..self.records())?;
         if crc32c::crc32c(bytes) != self.snapshot_check {
             return None;
         }

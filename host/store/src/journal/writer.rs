@@ -336,6 +336,7 @@ mod tests {
     use super::super::position::FIRST_CHAIN;
     use super::super::recording_disk::RecordingDisk;
     use super::super::segment::{Header, segment_path};
+    use super::super::slot::FRONT;
     use super::*;
     use crate::pinned::Key;
     use rejoin_core::port::{Change, Space};
@@ -361,8 +362,7 @@ mod tests {
     fn small_batches_find_their_place_written_and_no_zeros_touch_a_record() {
         let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 64 << 20);
-        let (chunk, mut touched, mut zeroed, mut unwritten) =
-            (writer.segment.chunk, disk.writes()[0].1.len() as u64, 0, 0);
+        let (chunk, mut touched, mut zeroed, mut unwritten) = (writer.segment.chunk, disk.writes()[1].0, 0, 0);
         for number in 0..3000_u64 {
             let (from, length) = batch(&mut writer, 100 + (number * 7919 % 30_000) as usize);
             assert!(length <= chunk / 2);
@@ -398,13 +398,13 @@ mod tests {
         for _ in 0..10 {
             batch(&mut writer, ZEROS.len() / 2);
         }
-        assert_eq!(disk.writes().len(), 1 + 10);
+        assert_eq!(disk.writes().len(), 2 + 10, "slots, header, batches");
         disk.no_room_for_zeros = true;
         let mut writer = begin(&disk, dir.path(), 64 << 20);
         for _ in 0..10 {
             batch(&mut writer, 100);
         }
-        assert_eq!(disk.writes().len(), 1 + 10);
+        assert_eq!(disk.writes().len(), 2 + 10, "slots, header, batches");
         assert_eq!(writer.segment.chunk, 0, "it is not tried again in this segment");
     }
 
@@ -447,7 +447,7 @@ mod tests {
             (steps, hurried) = (steps + 1, hurried + u64::from(at_once));
             if finished {
                 let bytes = std::fs::read(segment_path(dir.path(), writer.number())).expect("readable");
-                let header = Header::decode(&bytes, writer.number()).expect("a header");
+                let header = Header::decode(&bytes[FRONT..], writer.number()).expect("a header");
                 assert_eq!(
                     (header.records() as u64, header.snapshot(&bytes)),
                     (writer.segment.records, Some(pinned.clone()))

@@ -168,7 +168,7 @@ fn nonce(head: &[u8]) -> Nonce {
 }
 
 /// The associated data.
-fn bound(head: &[u8], key: &[u8]) -> SmallVec<[u8; 160]> {
+fn bound(head: &[u8], key: &[u8]) -> SmallVec<[u8; 256]> {
     let mut bound = SmallVec::with_capacity(head.len() + key.len());
     bound.extend_from_slice(head);
     bound.extend_from_slice(key);

@@ -133,6 +133,7 @@ impl ShardStore {
     pub fn close(mut self) -> Result<(), StoreFault> {
         self.commit()?;
         self.syncer().sync()?;
+        self.shared.confirm()?;
         if let Some(read_only) = &self.read_only {
             return read_only.can_stop_cleanly();
         }
@@ -272,6 +273,7 @@ impl ShardStore {
             Ok(true) => {
                 let mut unsynced = lock(&self.shared.unsynced);
                 unsynced.files.push(self.writer.file());
+                unsynced.segment = self.writer.number();
                 unsynced.names = true;
                 self.shared.counters.last_segment.store(self.writer.number(), Relaxed);
                 return Ok(SegmentSwitch::Switched);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rejoin_core::port::{Row, Space};
 
-use super::durable::{DurableState, MarkWriter};
+use super::durable::DurableState;
 use super::files::{ShardPaths, read_loss, write_table_list};
 use super::open_tree::{ExpectedTree, TreeDamage, open_tree};
 use super::options::{MAX_SEGMENT_BYTES, Options};
@@ -23,7 +23,7 @@ use super::{CommitSeq, ShardStore};
 use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
 use crate::io_cause::IoCause;
-use crate::journal::{FIRST_CHAIN, JournalDir, Mark, MarkFile, Marks, discard_next, list_segments, replay};
+use crate::journal::{FIRST_CHAIN, JournalDir, Mark, MarkFile, discard_next, list_segments, replay};
 use crate::lock::lock_dir;
 use crate::pinned::Pinned;
 use crate::start::Start;
@@ -73,17 +73,21 @@ impl ShardStore {
         let Recovery { replayed_records: records, cut_bytes, read_only, .. } = recovery;
         tracing::info!(dir = %paths.dir.display(), records, cut_bytes, read_only, "shard open");
         let (writer, mark) = match begun {
-            Some(BegunJournal { writer, mark }) => {
-                (writer, MarkWriter::start(mark, options.parallel_mark).context("start a thread for", &paths.mark)?)
-            }
-            None => (ReadOnly::writer(&recovered), MarkWriter::Disabled),
+            Some(BegunJournal { writer, mark }) => (writer, Some(mark)),
+            None => (ReadOnly::writer(&recovered), None),
         };
-        let (end, first_segment) = (recovered.replayed.end, recovered.first_segment(rows));
+        let (end, first_segment, segment) = (recovered.replayed.end, recovered.first_segment(rows), writer.number());
         let row_cache = RefCell::new(RowCache::new(options.cache_bytes / 4));
         let shared = Shared::new(OpenedShard {
-            unsynced: Unsynced { committed: end, files: vec![writer.file()], names: false },
-            durable: DurableState { position: end, confirmed: end.index, first_segment, tree: tree.version(), mark },
-            last_segment: writer.number(),
+            unsynced: Unsynced { committed: end, files: vec![writer.file()], segment, names: false },
+            durable: DurableState {
+                position: end,
+                first_segment,
+                tree: tree.version(),
+                newest_segment: segment,
+                slots: 0,
+                mark,
+            },
             disk,
             paths,
             options,
@@ -127,10 +131,10 @@ fn recover(
 ) -> Result<(Recovered, Tree, Vec<String>), OpenError> {
     let mut lost = read_loss(disk.as_ref(), paths)?;
     let found = read_mark(disk.as_ref(), paths, start, &mut lost)?;
-    let marks = found.marks();
-    // A flush syncs the journal first, so before the first sync no tree need be there.
-    let exists = !matches!(found, FoundMark::New) && marks.is_none_or(|marks| marks.newest.index > 0);
-    let expected = ExpectedTree { exists, version: marks.map(|marks| marks.newest.tree) };
+    let mark = found.mark();
+    // A flush syncs the journal and the mark first, so before the first sync no tree need be there.
+    let exists = !matches!(found, FoundMark::New) && mark.is_none_or(|mark| mark.index > 0);
+    let expected = ExpectedTree { exists, version: mark.map(|mark| mark.tree) };
     let mut damage = TreeDamage { lost, damaged: Vec::new() };
     let tree = open_tree(disk.as_ref(), paths, options, expected, &mut damage)?;
     let TreeDamage { mut lost, damaged } = damage;
@@ -149,7 +153,7 @@ fn recover(
             memtable.bytes = tree.apply(&key, row.value.as_deref());
         }
     };
-    let replayed = replay(disk.as_ref(), &paths.journal, marks, start.unsynced_may_be_gone(), &mut apply)?;
+    let replayed = replay(disk.as_ref(), &paths.journal, mark, start.unsynced_may_be_gone(), &mut apply)?;
     for (key, value) in leaves {
         memtable.bytes = tree.apply(&key, value.as_deref());
     }
@@ -160,7 +164,6 @@ fn recover(
     }
     let journal =
         JournalDir { disk: Arc::clone(disk), path: paths.journal.clone(), segment_bytes: options.segment_bytes };
-    let mark = marks.map(|marks| marks.newest);
     Ok((Recovered { journal, clean: start.clean, lost, mark, replayed }, tree, damaged))
 }
 
@@ -193,12 +196,12 @@ enum FoundMark {
     New,
     /// The shard is not new, and its mark cannot be read.
     Unreadable,
-    Marks(Marks),
+    Mark(Mark),
 }
 
 impl FoundMark {
-    fn marks(&self) -> Option<Marks> {
-        if let Self::Marks(marks) = self { Some(*marks) } else { None }
+    fn mark(&self) -> Option<Mark> {
+        if let Self::Mark(mark) = self { Some(*mark) } else { None }
     }
 }
 
@@ -218,22 +221,23 @@ fn read_mark(
     lost: &mut Vec<String>,
 ) -> Result<FoundMark, OpenError> {
     match MarkFile::read(disk, &paths.mark) {
-        Ok(Some(Some(marks))) => return Ok(FoundMark::Marks(marks)),
+        Ok(Some(Some(mark))) => return Ok(FoundMark::Mark(mark)),
         Ok(Some(None)) => {
-            lost.push("the journal's high-water mark is damaged: the journal's end cannot be vouched for".to_owned())
+            lost.push("the journal's mark is damaged: the journal's end cannot be vouched for".to_owned())
         }
         Ok(None) => {
             if is_new(disk, paths, start)? {
                 // The mark is made before the first segment, so that a segment without a mark is always a loss.
-                let mark = Mark { index: 0, chain: FIRST_CHAIN, first_segment: 1, tree: 0 };
+                let mark =
+                    Mark { index: 0, chain: FIRST_CHAIN, first_segment: 1, tree: 0, newest_segment: 0, slots_from: 1 };
                 MarkFile::replace(disk, &paths.mark, mark)?;
                 return Ok(FoundMark::New);
             }
-            lost.push("the shard's high-water mark is missing: its files were removed, or never finished".to_owned());
+            lost.push("the shard's mark is missing: its files were removed, or never finished".to_owned());
         }
         // The journal is replayed as far as it can be read, and the mark is then replaced.
         Err(error) if IoCause::of(&error).is_damage() => {
-            lost.push(format!("the journal's high-water mark cannot be read: {error}"))
+            lost.push(format!("the journal's mark cannot be read: {error}"))
         }
         Err(error) => return Err(FileError::io("read", &paths.mark, error).into()),
     }

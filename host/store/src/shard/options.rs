@@ -36,9 +36,6 @@ pub struct Options {
     pub free_space_floor: u64,
     /// File descriptors for the tables of the tree. Default [`Descriptors::of_process`], which all shards share.
     pub descriptors: Descriptors,
-    /// Whether a thread writes and syncs the mark in parallel with the journal's sync. Without it the mark follows the
-    /// journal on the caller's thread, for a simulator with one thread. Default true.
-    pub parallel_mark: bool,
     /// The keys that rows are sealed with. Default none: rows are in the clear.
     pub keys: Option<Arc<Keys>>,
     /// Called from any thread when [`Maintenance::turn`](crate::Maintenance::turn) has work to do. It must return
@@ -59,7 +56,6 @@ impl Default for Options {
             cache_bytes: 32 << 20,
             free_space_floor: 64 << 20,
             descriptors: Descriptors::of_process(),
-            parallel_mark: true,
             keys: None,
             on_work: None,
         }

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rejoin_core::port::StoreFault;
 
-use super::durable::MarkWriter;
 use super::recovered::{BegunJournal, Recovered, ReplayedRows};
 use super::shared::{Shared, Unsynced};
 use super::signal::lock;
-use crate::error::{Context, FileError};
+use crate::error::FileError;
 use crate::io_cause::IoCause;
 use crate::journal::Writer;
 use crate::pinned::Pinned;
@@ -44,7 +43,7 @@ impl ReadOnly {
     /// [`StoreFault::Full`] or [`StoreFault::Busy`]: the store stays read-only. [`StoreFault::Failed`]: the store has
     /// stopped.
     pub(super) fn finish_start(&self, shared: &Shared, pinned: &Pinned) -> Result<Writer, StoreFault> {
-        let (writer, mark) = self.begin(shared, pinned).map_err(|error| match error.cause() {
+        let BegunJournal { writer, mark } = self.begin(shared, pinned).map_err(|error| match error.cause() {
             IoCause::NoRoom => {
                 shared.set_full();
                 StoreFault::Full
@@ -52,25 +51,23 @@ impl ReadOnly {
             IoCause::OutOfResources => StoreFault::Busy,
             _ => shared.poison.set("begin a journal segment", &error),
         })?;
-        let end = self.0.replayed.end;
-        *lock(&shared.unsynced) = Unsynced { committed: end, files: vec![writer.file()], names: false };
+        let (end, segment) = (self.0.replayed.end, writer.number());
+        *lock(&shared.unsynced) = Unsynced { committed: end, files: vec![writer.file()], segment, names: false };
         let mut durable = lock(&shared.durable);
         durable.first_segment = self.0.first_segment(ReplayedRows::Journal);
-        durable.mark = mark;
+        (durable.newest_segment, durable.mark) = (segment, Some(mark));
         shared.counters.first_segment.store(durable.first_segment, Relaxed);
         drop(durable);
-        shared.counters.last_segment.store(writer.number(), Relaxed);
+        shared.counters.last_segment.store(segment, Relaxed);
         shared.read_only.store(false, Relaxed);
         tracing::info!(dir = %shared.paths.dir.display(), "there is room again: writes are taken");
         Ok(writer)
     }
 
     /// The replayed rows are in the memtable. They stay in the journal until it is flushed.
-    fn begin(&self, shared: &Shared, pinned: &Pinned) -> Result<(Writer, MarkWriter), FileError> {
+    fn begin(&self, shared: &Shared, pinned: &Pinned) -> Result<BegunJournal, FileError> {
         let paths = &shared.paths;
         self.0.secure(paths)?;
-        let BegunJournal { writer, mark } =
-            self.0.begin(&paths.mark, ReplayedRows::Journal, shared.tree.version(), pinned)?;
-        Ok((writer, MarkWriter::start(mark, shared.options.parallel_mark).context("start a thread for", &paths.mark)?))
+        self.0.begin(&paths.mark, ReplayedRows::Journal, shared.tree.version(), pinned)
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Recovered {
     /// The last stop was clean.
     pub(super) clean: bool,
     pub(super) lost: Vec<String>,
-    /// The newest mark; `None` if it cannot be read, which is a loss, or if the shard is new.
+    /// `None` if it cannot be read, which is a loss, or if the shard is new.
     pub(super) mark: Option<Mark>,
     pub(super) replayed: Replayed,
 }
@@ -71,7 +71,8 @@ impl Recovered {
         Recovery { replayed_records: records, cut_bytes, lost: self.lost.clone(), pinned_rows, damaged, read_only }
     }
 
-    /// Saves the losses, rewrites the unconfirmed end of the journal, and moves the mark to the end.
+    /// Saves the losses, rewrites the unconfirmed end of the journal, and moves the mark to the end. From then on the
+    /// slots of the segments that there are do not count: they may name records that were cut.
     pub(super) fn secure(&self, paths: &ShardPaths) -> Result<(), FileError> {
         let disk = self.journal.disk.as_ref();
         write_loss(disk, paths, &self.lost)?;
@@ -81,10 +82,9 @@ impl Recovered {
         rewrite(disk, &paths.journal, &self.replayed.unsynced)?;
         let end = self.replayed.end;
         // Without a mark there is a loss, which is saved and stays so.
-        let Some(mark) = self.mark.filter(|mark| !self.replayed.unsynced.is_empty() || mark.index != end.index) else {
-            return Ok(());
-        };
-        MarkFile::replace(disk, &paths.mark, Mark { index: end.index, chain: end.chain, ..mark }).map(drop)
+        let Some(mark) = self.mark else { return Ok(()) };
+        let slots_from = self.replayed.segments.last().map_or(mark.slots_from, |last| last + 1);
+        MarkFile::replace(disk, &paths.mark, Mark { index: end.index, chain: end.chain, slots_from, ..mark }).map(drop)
     }
 
     /// Flushes the replayed rows, after journal and mark as at any flush: if the process ended in between, the next
@@ -123,8 +123,16 @@ impl Recovered {
         let (disk, end) = (self.journal.disk.as_ref(), self.replayed.end);
         let writer = self.begin_segment(rows, pinned)?;
         // From here on the mark may name the segment, even if replacing it fails.
-        let first_segment = self.first_segment(rows);
-        let mark = MarkFile::replace(disk, mark, Mark { index: end.index, chain: end.chain, first_segment, tree })?;
+        let (first_segment, number) = (self.first_segment(rows), writer.number());
+        let begun = Mark {
+            index: end.index,
+            chain: end.chain,
+            first_segment,
+            tree,
+            newest_segment: number,
+            slots_from: number,
+        };
+        let mark = MarkFile::replace(disk, mark, begun)?;
         for old in self.replayed.segments.iter().filter(|old| **old < first_segment) {
             // A file that stays is removed at the next start: the mark does not need it.
             let path = segment_path(&self.journal.path, *old);

@@ -63,6 +63,8 @@ pub(super) struct Unsynced {
     pub(super) committed: Position,
     /// The files with unsynced bytes. The last is the open segment.
     pub(super) files: Vec<Arc<dyn DiskFile>>,
+    /// The number of the open segment.
+    pub(super) segment: u64,
     /// Whether the journal's directory has a new entry.
     pub(super) names: bool,
 }
@@ -86,8 +88,6 @@ pub(super) struct OpenedShard {
     pub(super) sealing: Option<Arc<Sealing>>,
     pub(super) unsynced: Unsynced,
     pub(super) durable: DurableState,
-    /// The number of the open segment.
-    pub(super) last_segment: u64,
     pub(super) read_only: bool,
     /// Removed object rows that were replayed and not flushed.
     pub(super) removed: u64,
@@ -95,11 +95,11 @@ pub(super) struct OpenedShard {
 
 impl Shared {
     pub(super) fn new(opened: OpenedShard) -> Arc<Self> {
-        let OpenedShard { disk, paths, options, lock, tree, sealing, unsynced, durable, last_segment, .. } = opened;
+        let OpenedShard { disk, paths, options, lock, tree, sealing, unsynced, durable, .. } = opened;
         let (read_only, removed) = (opened.read_only, opened.removed);
         let counters = Counters::default();
         counters.first_segment.store(durable.first_segment, Relaxed);
-        counters.last_segment.store(last_segment, Relaxed);
+        counters.last_segment.store(unsynced.segment, Relaxed);
         counters.l0_runs.store(tree.l0_runs(), Relaxed);
         counters.lost_ranges.store(tree.lost().ranges().len() as u64, Relaxed);
         if read_only {

@@ -1,4 +1,4 @@
-//! Makes commits durable: syncs the journal and writes the mark, in parallel. Retires segments.
+//! Makes commits durable: syncs the journal, with a slot that says how far, and then writes the mark. Retires segments.
 
 use std::io;
 use std::sync::Arc;
@@ -45,32 +45,33 @@ impl Shared {
         let mut durable = lock(&self.durable);
         // Checked with the lock held: the sync that this one has queued behind may have failed.
         self.poison.check()?;
-        let (goal, files, names) = {
+        let (goal, segment, files, names) = {
             let mut unsynced = lock(&self.unsynced);
             // With a new segment there is more to sync than records: the mark may soon name its header as the first.
             if unsynced.committed == durable.position && unsynced.files.len() == 1 && !unsynced.names {
                 return Ok(CommitSeq(durable.position.index));
             }
-            (unsynced.committed, unsynced.files.clone(), std::mem::take(&mut unsynced.names))
+            let names = std::mem::take(&mut unsynced.names);
+            (unsynced.committed, unsynced.segment, unsynced.files.clone(), names)
         };
         let started = Instant::now();
-        let mut directory_not_opened = false;
-        let journal = || {
-            files.iter().try_for_each(|file| file.sync_data())?;
-            let synced = if names { self.sync_names() } else { Ok(()) };
-            directory_not_opened = synced.as_ref().is_err_and(is_out_of_resources);
-            synced
-        };
-        if let Err(error) = durable.write(goal, journal) {
-            if !directory_not_opened {
-                return Err(self.poison.set("sync the journal", &error));
+        let (slot, turn) = durable.next_slot(segment, goal);
+        // The slot's sync is that of the records.
+        let written = files.last().map_or(Ok(()), |open| slot.write(open.as_ref(), turn));
+        let synced = written.and_then(|()| files.iter().try_for_each(|file| file.sync_data()));
+        synced.map_err(|error| self.poison.set("sync the journal", &error))?;
+        match if names { self.sync_names() } else { Ok(()) } {
+            Ok(()) => {}
+            Err(error) if is_out_of_resources(&error) => {
+                // The disk has not failed. The next sync syncs the names.
+                lock(&self.unsynced).names = true;
+                let dir = self.paths.journal.display();
+                tracing::error!(%dir, %error, "a sync waits: the system is out of descriptors or memory");
+                return Err(StoreFault::Busy);
             }
-            // The disk has not failed. The next sync syncs the names.
-            lock(&self.unsynced).names = true;
-            let dir = self.paths.journal.display();
-            tracing::error!(%dir, %error, "a sync waits: the system is out of descriptors or memory");
-            return Err(StoreFault::Busy);
+            Err(error) => return Err(self.poison.set("sync the journal", &error)),
         }
+        durable.synced(segment, goal).map_err(|error| self.poison.set("write the mark", &error))?;
         // All files but the last are complete and synced. The next segment is listed again once it is the open one.
         lock(&self.unsynced).files.drain(..files.len() - 1);
         self.counters.syncs.fetch_add(1, Relaxed);
@@ -106,10 +107,7 @@ impl Shared {
         if first <= durable.first_segment {
             return Ok(());
         }
-        let old = std::mem::replace(&mut durable.first_segment, first);
-        durable.tree = tree;
-        let end = durable.position;
-        durable.write(end, || Ok(())).map_err(|error| self.poison.set("write the mark", &error))?;
+        let old = durable.retire(first, tree).map_err(|error| self.poison.set("write the mark", &error))?;
         drop(durable);
         self.counters.first_segment.store(first, Relaxed);
         for number in old..first {
@@ -123,16 +121,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the mark once more if the last sync is not confirmed: until both slots have its index, a start after a
-    /// power cut takes a missing record of that sync for one whose sync had not ended.
+    /// Makes the mark durable, and with it the end of the last sync: see [`DurableState::sync_mark`](super::durable::DurableState::sync_mark).
     pub(super) fn confirm(&self) -> Result<(), StoreFault> {
         let mut durable = lock(&self.durable);
         self.poison.check()?;
-        if durable.confirmed == durable.position.index || self.read_only.load(Relaxed) {
-            return Ok(());
-        }
-        let end = durable.position;
-        durable.write(end, || Ok(())).map_err(|error| self.poison.set("write the mark", &error))
+        durable.sync_mark().map_err(|error| self.poison.set("sync the mark", &error))
     }
 }
 

@@ -254,11 +254,18 @@ async fn a_port_or_a_data_directory_that_somebody_else_uses_is_named() {
             &theirs,
             &format!("belongs to cluster {}, not to {}", cluster.files.ca.cluster(), spare.files.ca.cluster()),
         );
-        rewrite_format(&cluster.files.dir.join("n1.data/VERSION"), 9);
+        let version = cluster.files.dir.join("n1.data/VERSION");
+        rewrite_format(&version, 3, 2);
         refused(
             cluster,
             &cluster.files.config(0),
-            "has data format 9, this release knows up to 2: start a newer release of rejoin on it",
+            "has data format 2, this release knows none before 3: start the release of rejoin that has written it",
+        );
+        rewrite_format(&version, 2, 9);
+        refused(
+            cluster,
+            &cluster.files.config(0),
+            "has data format 9, this release knows up to 4: start a newer release of rejoin on it",
         );
     }));
 }
@@ -270,11 +277,11 @@ fn cluster_stopped(mut cluster: Cluster, look: impl FnOnce(&Cluster)) -> Cluster
     cluster
 }
 
-/// What a newer release would have left.
-fn rewrite_format(path: &Path, format: u32) {
+/// What another release would have left.
+fn rewrite_format(path: &Path, from: u32, to: u32) {
     let text = std::fs::read_to_string(path).unwrap();
     let (_, content) = text.split_once('\n').unwrap();
-    let content = content.replace("format 1\n", &format!("format {format}\n"));
+    let content = content.replace(&format!("format {from}\n"), &format!("format {to}\n"));
     let head = format!("rejoin-file 1 {} {:08x}", content.len(), crc32c::crc32c(content.as_bytes()));
     std::fs::write(path, format!("{head}\n{content}")).unwrap();
 }

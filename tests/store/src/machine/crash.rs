@@ -55,7 +55,18 @@ pub fn sealed(content: &str) -> Vec<u8> {
 pub struct Crash {
     /// What is found.
     pub image: Image,
-    /// Whether a sector that held synced bytes holds noise now.
+    /// The sector that holds noise now, with [`Survival::Noise`].
+    pub noise: Option<Noise>,
+}
+
+/// A sector of noise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Noise {
+    /// The file.
+    pub name: String,
+    /// The offset of the sector.
+    pub start: usize,
+    /// Whether it held synced bytes.
     pub spoilt: bool,
 }
 
@@ -81,8 +92,8 @@ impl Machine {
         }
         let found = |(name, file): (String, FileId)| (name, self.files[file].found(survival, moment, random));
         let mut image = Image { files: names.clone().into_iter().map(found).collect() };
-        let spoilt = survival == Survival::Noise && self.spoil(&names, &mut image, random);
-        Crash { image, spoilt }
+        let noise = if survival == Survival::Noise { self.spoil(&names, &mut image, random) } else { None };
+        Crash { image, noise }
     }
 
     /// The first change that is not on the platter.
@@ -91,8 +102,8 @@ impl Machine {
         files.chain(self.pending.iter().map(|naming| naming.at)).min().unwrap_or(self.clock)
     }
 
-    /// Fills one sector that was being written with noise. Returns whether it held anything that had been synced.
-    fn spoil(&self, names: &BTreeMap<String, FileId>, image: &mut Image, random: &mut Random) -> bool {
+    /// Fills one sector that was being written with noise.
+    fn spoil(&self, names: &BTreeMap<String, FileId>, image: &mut Image, random: &mut Random) -> Option<Noise> {
         let mut dirty = Vec::new();
         for (name, file) in names {
             let written = image.files[name].written().len();
@@ -101,7 +112,7 @@ impl Machine {
             }
         }
         if dirty.is_empty() {
-            return false;
+            return None;
         }
         let (name, file, start) = dirty[random.index(dirty.len())];
         if let Some(content) = image.files.get_mut(name) {
@@ -110,7 +121,8 @@ impl Machine {
             random.fill(&mut bytes[..length]);
         }
         let synced = self.files[file].platter.written();
-        synced.iter().skip(start).take(SECTOR).any(|byte| *byte != 0)
+        let spoilt = synced.iter().skip(start).take(SECTOR).any(|byte| *byte != 0);
+        Some(Noise { name: name.clone(), start, spoilt })
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use content::Content;
-pub use crash::{Crash, Image, SECTOR, Survival, sealed};
+pub use crash::{Crash, Image, Noise, SECTOR, Survival, sealed};
 pub use disk::{DiskEvent, Fault, MemoryDisk};
 
 /// The number of a file, whatever its present name.

@@ -55,7 +55,7 @@ fn property(bytes: &[u8]) {
     disk.write(path("VERSION"), &wrapped(bytes));
     match open() {
         Ok(_) => {
-            let says = ["format 1", "format +1", "format 2", "format +2"].into_iter().any(says);
+            let says = ["format 3", "format +3", "format 4", "format +4"].into_iter().any(says);
             assert!(says || text.contains("format 0"), "{text}");
         }
         Err(error) => assert!(!matches!(error, OpenError::Tree { .. } | OpenError::InUse { .. }), "{error}"),
@@ -64,7 +64,7 @@ fn property(bytes: &[u8]) {
 
 #[test]
 fn files() {
-    let text = format!("format 1\ncluster {}\nnode {}\nshards 2\n", IDENTITY.cluster, IDENTITY.node);
+    let text = format!("format 3\ncluster {}\nnode {}\nshards 2\n", IDENTITY.cluster, IDENTITY.node);
     let state = "boot 3b0e\nclean true\nrenewal_owed false\n";
     let seeds =
         vec![text.clone().into_bytes(), state.into(), wrapped(b"the catalog"), wrapped(b""), wrapped(text.as_bytes())];

@@ -17,13 +17,7 @@ use rejoin_store::{Options, Recovery, ShardStore, Start};
 
 /// Small limits: a segment for every few records.
 fn options() -> Options {
-    Options {
-        segment_bytes: 2 << 10,
-        free_space_floor: 0,
-        cache_bytes: 1 << 20,
-        parallel_mark: false,
-        ..Options::default()
-    }
+    Options { segment_bytes: 2 << 10, free_space_floor: 0, cache_bytes: 1 << 20, ..Options::default() }
 }
 
 /// A shard that was closed cleanly: its rows, the files of its journal, and its tree on the real disk.
