@@ -73,6 +73,7 @@ pub use rejoin_proto::receipt::{
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::signing::{BadSignature, PluginSignature, Provenance, SignerKey};
 pub use rejoin_proto::trial::{Canary, Shadow, ShadowCounts, ShadowReport, ShadowSample};
+pub use rejoin_proto::undo::{Undo, UndoPlan, plan as undo_plan};
 pub use rejoin_proto::{
     BucketId, ClusterId, Content, DotSet, Entry, FoldedBy, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest,
     ProfileId, TenantId, ZoneDemand,

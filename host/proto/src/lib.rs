@@ -53,6 +53,7 @@ pub mod receipt;
 pub mod ring;
 pub mod signing;
 pub mod trial;
+pub mod undo;
 
 pub use address::{Address, BadAddress};
 pub use causal::{DotSet, DotSpan, VersionVector};

@@ -137,19 +137,20 @@ pub struct ReceiptPage {
 pub struct KeptReceipt {
     /// The receipt.
     pub receipt: FoldReceipt,
-    /// Whether the folded entry is live in the node's copy.
+    /// Whether the folded entry, or what later writes have left of it, is live in the node's copy. True also of a node
+    /// that neither has the object nor owns it: a fallback that has handed it over, or a former owner.
     pub live: bool,
     /// The context of the folded entry, if it was asked for.
     pub context: Option<Bytes>,
 }
 
-/// What takes the place of a folded entry: the content of a [`Put`](crate::client::Put) with
+/// What takes the place of what is left of a folded entry: the content of a [`Put`](crate::client::Put) with
 /// [`Basis::Undo`](crate::client::Basis::Undo), encoded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Restoration {
     /// By what it was folded.
     pub by: FoldedBy,
-    /// The inputs of the fold, at most [`MAX_RESTORED`].
+    /// The inputs of the fold, at most [`MAX_RESTORED`]. One of whose writes none is live any more is not restored.
     #[serde(deserialize_with = "bounded")]
     pub inputs: Vec<Restored>,
 }
@@ -193,6 +194,8 @@ pub struct Restored {
     pub content: Content,
     /// When it expires, as before.
     pub expires: Option<Hlc>,
+    /// The writes that it spoke for when it was folded.
+    pub dots: DotSet,
 }
 
 /// What a node knows of a key.

@@ -12,10 +12,10 @@ use rejoin_core::mutants::{Rule, without};
 use rejoin_mutant_sim::campaign::failure;
 use rejoin_mutant_sim::check::{
     Finding, bounds, carts as cart_checker, convergence, deletions, dots, handoff, reads, steps, survival, tenants,
-    values,
+    undos, values, versions,
 };
 use rejoin_mutant_sim::history::Kind;
-use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
+use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion, VersionOptions};
 use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC, TREES};
 
 /// The seeds that are tried before a mutant has survived.
@@ -208,6 +208,32 @@ const MUTANTS: &[Mutant] = &[
         (options.exchange, options.faults.wipe, options.faults.partition) = (true, SECOND, SECOND);
         (options.network.loss, options.buckets[0].keys) = (share(5), 8);
     }),
+    mutant(Rule::CanariesHaveAShareOfTheKeys, &[versions::NAME], |options| {
+        good_versions(options);
+        (options.versions.canaries, options.versions.fold_delay_ms) = (share(100), 24 * 60 * 60 * 1000);
+        (options.buckets[0].keys, options.faults.version) = (40, 5 * SECOND);
+    }),
+    mutant(Rule::StoppedPluginsFoldNothing, &[versions::NAME], |options| {
+        good_versions(options);
+        (options.faults.plugin, options.faults.version) = (SECOND / 2, SECOND / 2);
+    }),
+    mutant(Rule::FoldsLeaveReceipts, &[versions::NAME], good_versions),
+    mutant(Rule::ReceiptsAreBounded, &[bounds::NAME], |options| {
+        good_versions(options);
+        options.max_receipt_bytes = 2_000;
+    }),
+    mutant(Rule::ReturnedKeysFoldLate, &[cart_checker::NAME, undos::NAME], |options| {
+        bad_versions(options);
+        options.versions.canaries = share(100);
+    }),
+    mutant(Rule::UndosRestoreWhatWasAccepted, &[values::NAME], |options| {
+        bad_versions(options);
+        options.clients.malformed = share(30);
+    }),
+    mutant(Rule::UndosMeetEveryWrite, &[undos::NAME], |options| {
+        bad_versions(options);
+        (options.faults.partition, options.faults.version, options.buckets[0].keys) = (SECOND / 2, SECOND / 4, 16);
+    }),
 ];
 
 const fn mutant(rule: Rule, caught_by: &'static [&'static str], favour: fn(&mut Options)) -> Mutant {
@@ -348,6 +374,23 @@ fn late_mints(options: &mut Options) {
 fn quiet_keys(options: &mut Options) {
     (options.buckets[0].keys, options.clients.reads, options.clients.heat) = (60, share(70), 0);
     (options.clients.sessions, options.clients.think_us) = (10, 3_000);
+}
+
+/// Carts that are written apart, and whose plugin is replaced again and again by one that merges the same.
+fn good_versions(options: &mut Options) {
+    carts(options);
+    (options.clients.blind, options.clients.reads, options.buckets[0].keys) = (share(60), share(30), 8);
+    options.faults.version = SECOND;
+    let (late_us, fold_delay_ms) = (0, 0);
+    let (bad, canaries, shadows, late) = (share(0), share(0), share(0), share(0));
+    options.versions = VersionOptions { bad, canaries, shadows, fold_delay_ms, late, late_us };
+    options.max_receipt_bytes = 4 << 20;
+}
+
+/// The same with a version that loses siblings. It is rolled back, and its folds are undone.
+fn bad_versions(options: &mut Options) {
+    good_versions(options);
+    options.versions.bad = share(100);
 }
 
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.

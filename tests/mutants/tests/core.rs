@@ -129,6 +129,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::UndosRestoreWhatWasAccepted => receipts::an_undo_restores_what_was_accepted_and_nothing_else,
         Rule::WrongClocksEndNoReceipts => receipts::a_clock_that_has_jumped_ends_no_receipts,
         Rule::UndosFindTheirFold => receipts::an_undone_fold_has_its_inputs_again_unless_it_was_written_over,
+        Rule::UndosRestoreWhatIsLive => undos::an_undo_restores_what_is_left_of_a_fold,
         Rule::UndosMeetEveryWrite => undos::an_undo_finds_what_was_written_while_its_coordinator_was_away,
         Rule::StoppedPluginsFoldNothing => folds::what_a_plugin_has_merged_that_was_stopped_meanwhile_is_not_stored,
         Rule::RefusalsGoToTheNextOwner => forwards::what_an_owner_refuses_that_is_starting_goes_to_the_next_one,

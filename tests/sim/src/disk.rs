@@ -24,6 +24,8 @@ type Rows = BTreeMap<Bytes, Bytes>;
 
 /// The first byte of the keys of retry rows (see the core's `rows`): written with every put, they name its dot.
 const RETRY: u8 = b'r';
+/// The first byte of the keys of receipts (see the core's `receipts`). The other rows of their space order them.
+const RECEIPT: u8 = b'r';
 
 /// A retry row as the core keeps it: its frozen encoding, read here and not by the core's own code.
 #[derive(Serialize, Deserialize)]
@@ -72,6 +74,18 @@ pub(crate) struct Replaced {
     pub(crate) store_key: Bytes,
     /// What was there before.
     pub(crate) object: Bytes,
+}
+
+/// A receipt of a fold that was written, or removed.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceiptRow {
+    /// The number of the change.
+    number: u64,
+    pub(crate) key: Bytes,
+    /// `None`: it was removed.
+    pub(crate) row: Option<Bytes>,
+    /// Whether an object was written in the same record.
+    pub(crate) with_object: bool,
 }
 
 /// A row as it was before a change.
@@ -124,6 +138,8 @@ pub(crate) struct Disk {
     pub(crate) puts: Vec<Put>,
     /// Objects that were removed since this was last taken.
     pub(crate) removed_objects: Vec<Replaced>,
+    /// Receipts of folds that were written or removed since this was last taken.
+    pub(crate) changed_receipts: Vec<ReceiptRow>,
 }
 
 impl Disk {
@@ -165,6 +181,7 @@ impl Disk {
         self.puts.retain(|put| put.number <= written);
         self.replaced.retain(|replaced| replaced.number <= written);
         self.removed_objects.retain(|removed| removed.number <= written);
+        self.changed_receipts.retain(|changed| changed.number <= written);
     }
 
     /// The machine has lost power. Durable changes stay, and of the others those before `cut`.
@@ -353,6 +370,16 @@ impl Disk {
         self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value, bad, lost });
     }
 
+    /// Remembers the receipts that a change holds, or removes.
+    fn notice_receipts(&mut self, rows: &[Row]) {
+        let receipts = rows.iter().filter(|row| row.space == Space::Receipts && row.key.first() == Some(&RECEIPT));
+        for Row { key, value, .. } in receipts {
+            let with_object = rows.iter().any(|row| row.space == Space::Objects);
+            let (number, key, row) = (self.gathered, key.clone(), value.clone());
+            self.changed_receipts.push(ReceiptRow { number, key, row, with_object });
+        }
+    }
+
     /// Remembers the put that a change holds, if it holds one.
     fn notice_put(&mut self, rows: &[Row]) {
         let Some(retry) = rows.iter().find(|row| row.space == Space::Pinned && row.key.first() == Some(&RETRY)) else {
@@ -455,6 +482,7 @@ impl Store for Disk {
         }
         self.gathered += 1;
         self.notice_put(&change.rows);
+        self.notice_receipts(&change.rows);
         change.rows.into_iter().for_each(|row| self.apply(row));
         Ok(())
     }

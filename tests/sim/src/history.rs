@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::Sibling;
-use rejoin_proto::{Content, Dot, DotSet, Entry, Hlc, Object, VersionVector};
+use rejoin_proto::{Content, Dot, DotSet, Entry, Hlc, Object, PluginDigest, VersionVector};
 
 /// A call's place in [`Run::calls`].
 pub type CallId = u32;
@@ -148,6 +148,15 @@ pub enum Asked {
         /// The first attempt, if this is a retry of it: both are one write.
         retry_of: Option<CallId>,
     },
+    /// An operator's undo of a fold.
+    Undo {
+        /// The folded entry's context.
+        seen: VersionVector,
+        /// What takes its place.
+        inputs: Vec<Content>,
+        /// Whether one of them is a value that the bucket's plugin must refuse.
+        malformed: bool,
+    },
 }
 
 /// The outcome of a call for its client.
@@ -219,6 +228,8 @@ pub struct Minted {
     /// The bound on an object's spans took the cloud of the writer's context, so the writes in the cloud were not
     /// replaced.
     pub cloudless: bool,
+    /// Which input of an undo it is.
+    pub restored: Option<usize>,
 }
 
 /// An owner's copy in the end.
@@ -295,6 +306,10 @@ pub struct Loss {
 /// A merge that gave a value.
 #[derive(Clone, Debug)]
 pub struct Merge {
+    /// Whether the bad version has made it.
+    pub bad: bool,
+    /// Whether it was a shadow, whose result nobody sees.
+    pub shadow: bool,
     /// For which key.
     pub key: KeyId,
     /// Where it ran.
@@ -303,6 +318,49 @@ pub struct Merge {
     pub siblings: Vec<Sibling>,
     /// Its result.
     pub value: Bytes,
+}
+
+/// A fold that was stored with its receipt.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// Of which key.
+    pub key: KeyId,
+    /// Where.
+    pub node: NodeIndex,
+    /// When.
+    pub at_us: u64,
+    /// By which version.
+    pub plugin: PluginDigest,
+    /// The values that were folded.
+    pub inputs: Vec<Bytes>,
+    /// The writes that it speaks for.
+    pub dots: DotSet,
+    /// All that was ever folded into it.
+    pub covers: DotSet,
+    /// Whether its receipt has gone for want of room.
+    pub given_up: bool,
+}
+
+/// From when on a key may show less than it has, because the bad version has merged it; and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoiled {
+    /// Since its first merge by the bad version, in virtual microseconds.
+    pub from_us: u64,
+    /// Until the folds of the bad version were undone.
+    pub until_us: u64,
+}
+
+/// Which version was to merge a key while a canary had a share of the keys.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Choice {
+    /// The canary.
+    pub canary: PluginDigest,
+    /// Its share.
+    pub percent: u8,
+    /// The key.
+    pub key: KeyId,
+    /// Whether it was the canary.
+    pub chosen: bool,
 }
 
 /// The highest value seen of something bounded.
@@ -316,7 +374,7 @@ pub struct Bound {
     pub limit: u64,
 }
 
-/// Something of another tenant that no element shows.
+/// Something that no element shows: of another tenant, or of a version of a plugin.
 #[derive(Clone, Debug)]
 pub struct Stray {
     /// The key that was meant.
@@ -354,6 +412,18 @@ pub struct Run {
     pub given_up: BTreeSet<Dot>,
     /// A sample of the merges that gave a value.
     pub merges: Vec<Merge>,
+    /// The versions of plugins that lose siblings.
+    pub bad: BTreeSet<PluginDigest>,
+    /// The keys that a bad version has merged.
+    pub spoiled: BTreeMap<KeyId, Spoiled>,
+    /// Folds with receipts, where versions change.
+    pub folds: Vec<Fold>,
+    /// Whether a fold has no receipt for want of room.
+    pub receipts_given_up: bool,
+    /// Which version was to merge which key, and the node that was seen to do it first.
+    pub choices: BTreeMap<Choice, NodeIndex>,
+    /// What was done with a version of a plugin that must not be.
+    pub misused: Vec<Stray>,
     /// Bounded values, with their limits.
     pub bounds: Vec<Bound>,
     /// The earliest wall clock at the end, and the latest that any clock has shown, in milliseconds. By these a value

@@ -9,11 +9,11 @@ use rejoin_core::copies::Copies;
 use rejoin_core::placement;
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};
-use rejoin_proto::{BucketId, Hlc, Layout, LayoutNode, Name, NodeId, ObjectId, PluginDigest, TenantId};
+use rejoin_proto::{BucketId, Hlc, Layout, LayoutNode, Name, NodeId, ObjectId, TenantId};
 
 use crate::history::{CallId, Key, KeyId, Kind, NodeIndex, TenantIndex};
 use crate::options::{BucketOptions, Options};
-use crate::plugins;
+use crate::plugins::{self, Version};
 
 /// The tenants of the clients.
 const TENANTS: [&str; 2] = ["sim", "neighbour"];
@@ -65,6 +65,9 @@ pub(crate) struct Keys {
     /// Whether owners change, and whether copies do.
     moves: bool,
     pub(crate) changes_copies: bool,
+    /// Whether the versions of plugins change, and whether the first one of carts is the component.
+    changes_versions: bool,
+    pub(crate) wasm: bool,
 }
 
 impl Keys {
@@ -98,7 +101,22 @@ impl Keys {
         let (shards, moves) = (options.shards, options.faults.layout > 0);
         let changes_copies = options.change_copies;
         let answered = BTreeMap::new();
-        Self { layout, shards, tenants, buckets, places, by_store_key, current, answered, all, moves, changes_copies }
+        let (changes_versions, wasm) = (options.faults.version > 0, options.wasm);
+        Self {
+            layout,
+            shards,
+            tenants,
+            buckets,
+            places,
+            by_store_key,
+            current,
+            answered,
+            all,
+            moves,
+            changes_copies,
+            changes_versions,
+            wasm,
+        }
     }
 
     /// Nodes of this cluster, by their place.
@@ -194,10 +212,16 @@ impl Keys {
         self.answered.get(&self.twin(key)?).cloned()
     }
 
-    /// The kind of values that a plugin merges.
-    pub(crate) fn kind_of_plugin(&self, digest: &PluginDigest) -> Kind {
-        let names = |bucket: &&Bucket| bucket.props.plugin.is_some_and(|activation| activation.plugin == *digest);
-        self.buckets.iter().find(names).map_or(Kind::Set, |bucket| bucket.options.kind)
+    /// The place of a bucket.
+    pub(crate) fn of_bucket(&self, id: BucketId) -> Option<usize> {
+        self.buckets.iter().position(|bucket| bucket.id == id)
+    }
+
+    /// The keys of a bucket, whose limit of siblings is raised to that.
+    pub(crate) fn raise_limit(&mut self, bucket: usize, siblings: u16) -> impl Iterator<Item = KeyId> + '_ {
+        let options = &mut self.buckets[bucket].options;
+        options.siblings = options.siblings.max(siblings);
+        (0..).zip(&self.places).filter(move |(_, place)| place.bucket == bucket).map(|(key, _)| key)
     }
 
     /// The shard that a message about an object goes to.
@@ -257,17 +281,17 @@ impl Keys {
             stamp: Hlc::default(),
             body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone(), past: Default::default() },
         };
-        let plugin = |bucket: &Bucket| {
-            let plugin = bucket.props.plugin?.plugin;
-            let (key, stamp) = (RecordKey::Plugin(bucket.tenant, plugin), Hlc::default());
-            Some(Record {
-                key,
-                version: 1,
-                stamp,
-                body: RecordBody::Plugin(plugin_record(bucket.name.clone(), "1".into(), 0, false, true)),
-            })
+        let versions = if self.changes_versions { &Version::ALL[..] } else { &Version::ALL[..1] };
+        let plugin = |bucket: &Bucket, version: Version| {
+            let kind = bucket.options.kind;
+            let (name, number) = (bucket.name.clone(), (version as u8 + 1).to_string());
+            let body = RecordBody::Plugin(plugin_record(name, number, 0, version.is_self_causal(kind), true));
+            let key = RecordKey::Plugin(bucket.tenant, version.digest(kind, self.wasm));
+            Record { key, version: 1, stamp: Hlc::default(), body }
         };
-        self.buckets.iter().map(record).chain(self.buckets.iter().filter_map(plugin)).collect()
+        let plugins = |bucket| versions.iter().map(move |version| plugin(bucket, *version));
+        let with_plugin = self.buckets.iter().filter(|bucket| bucket.options.plugin);
+        self.buckets.iter().map(record).chain(with_plugin.flat_map(plugins)).collect()
     }
 }
 

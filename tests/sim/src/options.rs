@@ -35,6 +35,8 @@ pub struct Options {
     pub network: NetworkOptions,
     /// The faults.
     pub faults: FaultOptions,
+    /// What operators do with the versions of plugins.
+    pub versions: VersionOptions,
     /// How long the chaos lasts, in virtual microseconds.
     pub chaos_us: u64,
     /// Whether messages go through their encoding.
@@ -222,10 +224,33 @@ pub struct FaultOptions {
     pub layout: u64,
     /// Two groups of nodes do not hear one another, and some nodes hear both. Half of the changes of layout begin so.
     pub bridge: u64,
+    /// An operator changes the versions of a bucket's plugin, or has the folds of a bad one undone.
+    pub version: u64,
+}
+
+/// What operators do with the versions of plugins. Nothing of it counts while [`FaultOptions::version`] is 0.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct VersionOptions {
+    /// The share of the changes that bring in the bad version, which loses all siblings but one. Each bucket has it
+    /// once at most, and then it is rolled back and undone.
+    pub bad: PerMillion,
+    /// The share of new versions that begin as a canary.
+    pub canaries: PerMillion,
+    /// The share of the changes that set a shadow, or end one.
+    pub shadows: PerMillion,
+    /// The time in which a version that has replaced another one stores nothing, until a bad one comes, in
+    /// milliseconds.
+    pub fold_delay_ms: u64,
+    /// The share of the nodes that are not ready when a version is named for the first time.
+    pub late: PerMillion,
+    /// The mean time until they are, in microseconds.
+    pub late_us: u64,
 }
 
 /// From this seed on layouts change in every run.
 pub const LAYOUT_SEEDS: u64 = 1 << 40;
+/// From this seed on the versions of plugins change in every run, and layouts as well.
+pub const VERSION_SEEDS: u64 = 1 << 41;
 
 impl Options {
     /// The options of a seed.
@@ -255,6 +280,7 @@ impl Options {
             clients,
             network,
             faults,
+            versions: VersionOptions::default(),
             chaos_us,
             encoded: rng.percent(10),
             wasm: rng.percent(2),
@@ -301,7 +327,30 @@ impl Options {
             options.clients.foreign = PerMillion(*rng.pick(&[0, 1, 5]) * 10_000);
         }
         options.max_receipt_bytes = *rng.pick(&[2_000, 1 << 20]);
+        if rng.percent(20) || seed >= VERSION_SEEDS {
+            options.change_versions(rng);
+        }
         options
+    }
+
+    /// Has operators change the versions of plugins.
+    pub fn change_versions(&mut self, rng: &mut Rng) {
+        let mut share = |percents: &[u32]| PerMillion(rng.pick(percents) * 10_000);
+        let (bad, canaries) = (share(&[0, 15, 40, 40]), share(&[0, 30, 70]));
+        let (shadows, late) = (share(&[0, 10, 30]), share(&[0, 20, 60]));
+        let fold_delay_ms = *rng.pick(&[0, 500, 5_000, 24 * 60 * 60 * 1000]);
+        let late_us = *rng.pick(&[300 * MS, 2 * SECOND, 10 * SECOND]);
+        self.versions = VersionOptions { bad, canaries, shadows, fold_delay_ms, late, late_us };
+        self.faults.version = self.chaos_us / rng.between(4, 20);
+        for bucket in &mut self.buckets {
+            bucket.plugin |= rng.percent(50);
+            // What is folded in a key that is in use is soon written over, and there is nothing to undo.
+            bucket.keys = bucket.keys.max(*rng.pick(&[1, 8, 40]));
+        }
+        if rng.percent(80) {
+            // Else most folds cannot be undone for want of their receipts.
+            self.max_receipt_bytes = 4 << 20;
+        }
     }
 
     /// Has operators change the layout, some of them with spare nodes.
@@ -449,6 +498,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         lost_range: 0,
         layout: 0,
         bridge: 0,
+        version: 0,
     }
 }
 

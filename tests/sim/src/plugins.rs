@@ -24,6 +24,64 @@ const MEMO_BYTES: u64 = 1 << 20;
 /// Never reached: fuel is the limit that decides.
 const WALL: Duration = Duration::from_secs(60);
 
+/// A version of a kind's plugin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Version {
+    /// What buckets have from the start.
+    First,
+    /// Merges as the first one does. It takes values for self-causal that the first one does not.
+    Second,
+    /// Keeps one sibling and loses the others.
+    Bad,
+}
+
+impl Version {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::First, Self::Second, Self::Bad];
+
+    /// Whether it declares that values of that kind carry their own causality.
+    pub(crate) fn is_self_causal(self, kind: Kind) -> bool {
+        match self {
+            Self::First => kind == Kind::Cart,
+            Self::Second => kind != Kind::Latest,
+            Self::Bad => true,
+        }
+    }
+
+    /// Its digest. Natively it tells kind and version.
+    pub(crate) fn digest(self, kind: Kind, wasm: bool) -> PluginDigest {
+        match self {
+            Self::First if wasm && kind == Kind::Cart => component().digest(),
+            _ => PluginDigest([kind as u8 + 1 + 16 * self as u8; 32]),
+        }
+    }
+
+    /// What runs natively for that kind.
+    pub(crate) fn native(self, kind: Kind) -> &'static dyn Merge {
+        if self == Self::Bad { BAD } else { of(kind) }
+    }
+
+    /// What a digest stands for. The component is the first version of carts.
+    pub(crate) fn of(digest: &PluginDigest) -> (Kind, Self) {
+        let known = |kind: Kind| Self::ALL.map(|version| (kind, version));
+        let mut native = [Kind::Set, Kind::Cart, Kind::Latest].into_iter().flat_map(known);
+        native.find(|(kind, version)| version.digest(*kind, false) == *digest).unwrap_or((Kind::Cart, Self::First))
+    }
+}
+
+/// The first of all siblings by their bytes. It obeys the laws of merges, and loses the others.
+struct Least;
+
+impl Merge for Least {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
+        let least = siblings.iter().map(|sibling| &sibling.value).min();
+        least.cloned().ok_or_else(|| "nothing to merge".into())
+    }
+}
+
+/// The bad version of every kind's plugin.
+pub(crate) const BAD: &dyn Merge = &Least;
+
 /// Elements united.
 struct Union;
 
@@ -62,8 +120,8 @@ impl Merge for Carts {
 
 /// The activation of a bucket's plugin.
 pub(crate) fn activation(kind: Kind, wasm: bool) -> Activation {
-    let plugin = if wasm && kind == Kind::Cart { component().digest() } else { PluginDigest([kind as u8 + 1; 32]) };
-    Activation { plugin, self_causal: kind == Kind::Cart, since: Hlc::default(), replaces: false, validates: true }
+    let (plugin, self_causal) = (Version::First.digest(kind, wasm), Version::First.is_self_causal(kind));
+    Activation { plugin, self_causal, since: Hlc::default(), replaces: false, validates: true }
 }
 
 /// The plugin of a kind, natively.
@@ -77,14 +135,14 @@ pub fn of(kind: Kind) -> &'static dyn Merge {
 }
 
 /// Runs a merge natively.
-pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, PluginError> {
+pub(crate) fn native(plugin: &dyn Merge, job: &MergeJob) -> Result<Merged, PluginError> {
     let lend = |one: &rejoin_proto::client::Sibling| Sibling {
         value: one.value.to_vec(),
         stamp_ms: one.stamp_ms,
         writer: one.writer,
     };
     let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
-    let value = of(kind).merge(&job.key, &siblings).map_err(fault)?.into();
+    let value = plugin.merge(&job.key, &siblings).map_err(fault)?.into();
     Ok(Merged { value, shown: None, profile: NATIVE, fuel_used: 0 })
 }
 
@@ -181,15 +239,26 @@ mod tests {
 
     #[test]
     fn sets_unite_in_order_and_the_latest_wins() {
-        let merged = native(Kind::Set, &job(&["bbbbbbbbcccccccc", "aaaaaaaabbbbbbbb"])).unwrap();
+        let merged = native(&Union, &job(&["bbbbbbbbcccccccc", "aaaaaaaabbbbbbbb"])).unwrap();
         assert_eq!(merged.value, "aaaaaaaabbbbbbbbcccccccc");
-        assert_eq!(native(Kind::Latest, &job(&["old", "new"])).unwrap().value, "new");
+        assert_eq!(native(&Latest, &job(&["old", "new"])).unwrap().value, "new");
+    }
+
+    #[test]
+    fn a_digest_tells_kind_and_version() {
+        for kind in [Kind::Set, Kind::Cart, Kind::Latest] {
+            for version in Version::ALL {
+                assert_eq!(Version::of(&version.digest(kind, false)), (kind, version));
+            }
+        }
+        assert_eq!(Version::of(&Version::First.digest(Kind::Cart, true)), (Kind::Cart, Version::First));
+        assert_eq!(native(BAD, &job(&["b", "a", "c"])).unwrap().value, "a");
     }
 
     #[test]
     fn the_component_makes_of_carts_what_the_native_cart_does() {
         let carts = [r#"{"clock":{"1":1},"items":{"a":{"1:1":2}}}"#, r#"{"clock":{"2":1},"items":{"b":{"2:1":1}}}"#];
-        let (native, wasm) = (native(Kind::Cart, &job(&carts)).unwrap(), wasm(&job(&carts)).unwrap());
+        let (native, wasm) = (native(&Carts, &job(&carts)).unwrap(), wasm(&job(&carts)).unwrap());
         assert_eq!(native.value, wasm.value);
     }
 }

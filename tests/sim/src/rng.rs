@@ -19,6 +19,7 @@ pub enum Stream {
     Clients,
     Plugins,
     Scans,
+    Versions,
     /// One client of a storm, which runs beside the others, or a session that is independent of the others.
     Client(u64),
     /// Of a shard, which is opened with it: node, life, shard.
@@ -36,6 +37,7 @@ impl Stream {
             Self::Clients => 4,
             Self::Plugins => 5,
             Self::Scans => 6,
+            Self::Versions => 7,
             Self::Member(node) => 1 << 62 | node,
             Self::Client(number) => 1 << 61 | number,
             Self::Shard(node, start, shard) => {

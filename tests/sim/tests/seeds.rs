@@ -32,6 +32,11 @@ fn two_hundred_seeds_come_together_and_lose_nothing() {
         "damage found",
         "tenure ended",
         "stamp of the future",
+        "version changed",
+        "fold by the bad version",
+        "fold undone",
+        "shadow: different",
+        "merge by a node that is not ready",
     ] {
         assert!(summary.marks.contains_key(what), "{what} did not happen: {:?}", summary.marks);
     }

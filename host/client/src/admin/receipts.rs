@@ -61,8 +61,10 @@ impl Admin {
         Ok(FromNodes { lost, ..found })
     }
 
-    /// Puts all inputs of a fold in the place of the folded value, each as a write of its own. What was written beside
-    /// the fold stays.
+    /// Puts the inputs of a fold in the place of the folded value, each as a write of its own. What was written beside
+    /// the fold stays. Where only a part of the fold is left, because it was written over by somebody who had seen the
+    /// rest, or the rest is undone already, the inputs of that part are put. [`undo_plan`](super::undo_plan) says which
+    /// inputs these are where folds were folded again.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::ReceiptFilter;
@@ -78,8 +80,7 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::VersionConflict`] if the key was written or folded since: nothing was written. Otherwise as for a
-    /// put.
+    /// [`ErrorKind::VersionConflict`] if nothing of the fold is left: nothing was written. Otherwise as for a put.
     pub async fn undo_fold(
         &self,
         bucket: &str,
@@ -87,7 +88,11 @@ impl Admin {
         inputs: &[Entry],
         context: &[u8],
     ) -> Result<Written> {
-        let restored = |input: &Entry| Restored { content: input.content.clone(), expires: input.expires };
+        let restored = |input: &Entry| Restored {
+            content: input.content.clone(),
+            expires: input.expires,
+            dots: input.dots.clone(),
+        };
         let restoration = Restoration { by: receipt.by, inputs: inputs.iter().map(restored).collect() };
         let content = Content::Value(codec::encode(&restoration).into());
         let context = Context::from_bytes(context.to_vec());

@@ -238,7 +238,13 @@ impl Shard {
                     Err(fault) => return Err(fault),
                 },
             };
-            let live = object.entries.iter().any(|entry| entry.dots == receipt.dots && is_by(entry, &receipt));
+            // A fallback that has handed the object over, or a former owner, cannot tell.
+            let owns = || {
+                let partition = self.view.layout().partition(&receipt.object);
+                self.view.owns(self.config.node, partition, receipt.object.bucket)
+            };
+            let is_live = object.entries.iter().any(|entry| is_left_of(entry, &receipt));
+            let live = is_live || (object.is_empty() && !owns());
             let context = || self.config.contexts.seal(&receipt.object, &causal::context_of(&receipt.dots)).into();
             let context = wanted.undo.then(context);
             last = Some((receipt.object.clone(), object));
@@ -283,8 +289,9 @@ fn speaks_for(entry: &Entry, inputs: &[Entry]) -> bool {
     entry.folded_by.is_some() && inputs.iter().all(|input| input.dots.is_subset(&entry.dots))
 }
 
-fn is_by(entry: &Entry, receipt: &FoldReceipt) -> bool {
-    entry.folded_by == Some(receipt.by)
+/// Whether an entry is a fold, or what later writes have left of it.
+fn is_left_of(entry: &Entry, receipt: &FoldReceipt) -> bool {
+    entry.folded_by == Some(receipt.by) && entry.dots.is_subset(&receipt.dots)
 }
 
 fn describe(entry: &Entry) -> EntryReport {

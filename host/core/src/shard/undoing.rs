@@ -3,7 +3,8 @@
 //! has to please the bucket's validator, as any other write.
 //!
 //! All inputs are put in one step, and with the folded entry's context. So no reader sees some of them without the
-//! others, and what was written beside the fold stays.
+//! others, and what was written beside the fold stays. Writes may have left only a part of the entry, and so may the
+//! undo of another fold that has inputs in common with it: then the inputs of that part are put.
 
 use core::ops::ControlFlow;
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 
 use rejoin_proto::client::{Basis, Put, Reply};
 use rejoin_proto::receipt::{FoldReceipt, RECEIPT_PAGE_BYTES, Restoration};
-use rejoin_proto::{Content, EncodedObject, ErrorCode, ErrorReply, Object, VersionVector, codec};
+use rejoin_proto::{Content, DotSet, EncodedObject, ErrorCode, ErrorReply, Object, VersionVector, codec};
 
 use super::Shard;
 use super::copy::{Copy, Place};
@@ -73,7 +74,7 @@ impl Shard {
         Ok(unproven)
     }
 
-    /// Puts the inputs of a fold in the place of the entry that has exactly the dots that were `seen`.
+    /// Puts the inputs of a fold in the place of what is left of the entry, which are dots that were `seen`.
     /// [`Shard::undo_fold`] comes before, and the owners have answered.
     pub(super) fn restore(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, seen: &VersionVector) -> Step {
         let restoration = match restoration_of(&put) {
@@ -97,6 +98,10 @@ impl Shard {
                            nothing was written";
             return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::VersionConflict, message)));
         }
+        let restoration = match left_of(restoration, &live_of(&object, seen)) {
+            Ok(restoration) => restoration,
+            Err(error) => return self.finish(turn, &op, Reply::Error(error)),
+        };
         let mut others = object.clone();
         others.entries.retain(|entry| !entry.dots.is_seen_by(seen));
         let allowed = fits(&op, &others, &restoration)
@@ -114,7 +119,7 @@ impl Shard {
             causal::put(&mut object, Write { seen: seen.clone(), dot, content, stamp, expires });
             last = Some(dot);
         }
-        // There are two inputs at least.
+        // There is one input at least.
         let Some(dot) = last else { return Step::Done };
         let view = causal::writers_view(&object, seen, dot);
         let context = self.config.contexts.seal(&op.target.object, &view);
@@ -148,9 +153,29 @@ pub(super) fn restoration_of(put: &Put) -> Result<Restoration, ErrorReply> {
     if restoration.inputs.len() < 2 { Err(bad("a fold has two or more")) } else { Ok(restoration) }
 }
 
+/// Whether an object has the fold, or a part of it.
 fn has_fold(object: &Object, seen: &VersionVector, restoration: &Restoration) -> bool {
     let by = Some(restoration.by);
-    object.entries.iter().any(|entry| entry.folded_by == by && causal::context_of(&entry.dots) == *seen)
+    object.entries.iter().any(|entry| entry.folded_by == by && entry.dots.is_seen_by(seen))
+}
+
+/// The live dots of an object that were `seen`.
+fn live_of(object: &Object, seen: &VersionVector) -> DotSet {
+    let seen = |dots: &DotSet| dots.difference(&dots.unseen_by(seen)).spans().to_vec();
+    object.entries.iter().flat_map(|entry| seen(&entry.dots)).collect()
+}
+
+/// The inputs that stand for something live: others were written over by somebody who had seen the fold, or put again
+/// by the undo of another one.
+fn left_of(mut restoration: Restoration, live: &DotSet) -> Result<Restoration, ErrorReply> {
+    // Rule: undos restore what is live.
+    restoration.inputs.retain(|input| !input.dots.intersection(live).is_empty());
+    let stood_for: DotSet = restoration.inputs.iter().flat_map(|input| input.dots.spans().to_vec()).collect();
+    if restoration.inputs.is_empty() || !live.is_subset(&stood_for) {
+        let message = "the inputs do not stand for all writes of the fold that are live; nothing was written";
+        return Err(ErrorReply::new(ErrorCode::BadRequest, message));
+    }
+    Ok(restoration)
 }
 
 /// The entries and the bytes of an object with the inputs of a fold beside the others.

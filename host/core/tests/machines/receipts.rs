@@ -62,7 +62,11 @@ pub(crate) fn kept(cluster: &Cluster, at: usize) -> Vec<KeptReceipt> {
 }
 
 pub(crate) fn undo(kept: &KeptReceipt, request: u128) -> Put {
-    let restored = |entry: &rejoin_proto::Entry| Restored { content: entry.content.clone(), expires: entry.expires };
+    let restored = |entry: &rejoin_proto::Entry| Restored {
+        content: entry.content.clone(),
+        expires: entry.expires,
+        dots: entry.dots.clone(),
+    };
     let inputs = kept.receipt.inputs.iter().map(restored).collect();
     let content = Content::Value(codec::encode(&Restoration { by: kept.receipt.by, inputs }).into());
     let basis = Basis::Undo(kept.context.clone().expect("it was asked for"));

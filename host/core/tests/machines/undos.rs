@@ -1,5 +1,8 @@
 //! Undos of folds: what they find before anything is written, and what they refuse.
 
+use bytes::Bytes;
+
+use rejoin_core::port::Space;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{Get, Put, PutOutcome};
@@ -10,7 +13,7 @@ use rejoin_proto::{Content, Entry, ErrorCode, Hlc, PluginDigest};
 use crate::receipts::{fold, kept, now_with, props, undo, values};
 use crate::sloppy::{cut_owners, five_with, heal_owners, w};
 use crate::support::cluster::Cluster;
-use crate::support::{bucket, delete, get, layout, put, tenant, with};
+use crate::support::{bucket, delete, get, layout, object_id, put, tenant, with};
 
 /// A fold at the first node, and the bucket without the plugin since. W is `w`.
 fn folded(w: Quorum) -> (Cluster, KeptReceipt) {
@@ -25,7 +28,8 @@ fn folded(w: Quorum) -> (Cluster, KeptReceipt) {
 fn forged(kept: &KeptReceipt, count: usize, bytes: usize) -> KeptReceipt {
     let mut forged = kept.clone();
     let content = Content::Value("x".repeat(bytes).into());
-    let input = Entry { content, ..kept.receipt.inputs[0].clone() };
+    // Each stands for all of it.
+    let input = Entry { content, dots: kept.receipt.dots.clone(), ..kept.receipt.inputs[0].clone() };
     forged.receipt.inputs = vec![input; count];
     forged
 }
@@ -101,6 +105,52 @@ fn an_undo_finds_what_a_fallback_has() {
     assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
     assert!(error.message.contains(&format!("n{}", nodes[3])), "{error}");
     assert!(kept(&cluster, nodes[0])[0].live, "nothing was written");
+}
+
+#[test]
+pub(crate) fn an_undo_restores_what_is_left_of_a_fold() {
+    let mut cluster = Cluster::new(3, props());
+    let mut contexts = Vec::new();
+    for (at, value) in ["a", "b"].iter().enumerate() {
+        let number = cluster.ask_put(at, put("k", value, 1 + at as u128));
+        cluster.wire.clear();
+        contexts.push(cluster.put_reply(number).context.clone());
+    }
+    cluster.get(0, Get { r: Some(Quorum::Count(3)), ..get("k") });
+    let receipt = kept(&cluster, 0).remove(0);
+    now_with(&mut cluster, BucketProps { plugin: None, ..props() });
+    // Its writer goes on from "a", and has not seen "b".
+    assert_eq!(cluster.put(1, with(&contexts[0], put("k", "newer", 5))).outcome, PutOutcome::Stored);
+    assert!(kept(&cluster, 0)[0].live, "a part of it is there");
+    // Nothing of the fold may be lost.
+    let mut without = receipt.clone();
+    without.receipt.inputs.retain(|input| input.content == Content::Value("a".into()));
+    without.receipt.inputs.extend(without.receipt.inputs.clone());
+    assert_eq!(cluster.refused(0, undo(&without, 8)), ErrorCode::BadRequest);
+    assert_eq!(cluster.put(0, undo(&receipt, 9)).outcome, PutOutcome::Stored);
+    for at in 0..3 {
+        assert_eq!(values(&cluster.stored(at, "k")), contents(&["b", "newer"]), "node {at}");
+    }
+    assert!(!kept(&cluster, 0)[0].live);
+}
+
+#[test]
+fn a_node_that_neither_owns_nor_has_the_object_does_not_know_whether_a_fold_is_live() {
+    let (mut cluster, nodes) = five_with(props());
+    for (request, (node, value)) in (1..).zip([(nodes[0], "a"), (nodes[1], "b")]) {
+        let number = cluster.ask_put(node, put("k", value, request));
+        cluster.wire.clear();
+        assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+    }
+    cluster.get(nodes[0], Get { r: Some(Quorum::Count(3)), ..get("k") });
+    // As if a fallback had folded, and had handed the object over since.
+    let rows = cluster.nodes[nodes[0]].store.rows.iter();
+    let receipts: Vec<_> = rows.filter(|((space, _), _)| *space == Space::Receipts).collect();
+    let receipts: Vec<_> = receipts.into_iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+    cluster.nodes[nodes[3]].store.rows.extend(receipts);
+    assert_eq!([nodes[0], nodes[3]].map(|at| kept(&cluster, at)[0].live), [true, true]);
+    cluster.nodes[nodes[0]].store.rows.remove(&(Space::Objects, Bytes::from(object_id("k").store_key())));
+    assert!(!kept(&cluster, nodes[0])[0].live, "an owner knows that it is not there");
 }
 
 #[test]

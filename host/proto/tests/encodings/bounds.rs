@@ -53,10 +53,10 @@ fn a_bad_name_is_refused_inside_a_message_too() {
 #[test]
 fn a_restoration_has_as_many_inputs_as_an_object_has_siblings_and_one_more() {
     use rejoin_proto::receipt::{MAX_RESTORED, Restoration, Restored};
-    use rejoin_proto::{Content, FoldedBy, ProfileId, codec};
+    use rejoin_proto::{Content, DotSet, FoldedBy, ProfileId, codec};
     let by = FoldedBy { plugin: digest(), profile: ProfileId(1) };
     let of = |count: usize| {
-        let inputs = vec![Restored { content: Content::Tombstone, expires: None }; count];
+        let inputs = vec![Restored { content: Content::Tombstone, expires: None, dots: DotSet::default() }; count];
         codec::encode(&Restoration { by, inputs })
     };
     let most = codec::decode::<Restoration>(&of(MAX_RESTORED)).map(|restoration| restoration.inputs.len());

@@ -134,6 +134,22 @@ impl Model {
 impl Landed {
     fn of(index: &Index<'_>, minted: &Minted, after: u64) -> Option<Self> {
         let (dot, write) = (minted.dot, first_attempt(index.run, minted.call));
+        let dots: DotSet = [Span { actor: dot.actor, lo: after, hi: dot.counter }].into_iter().collect();
+        let as_written = |content| Entry {
+            covers: dots.clone(),
+            dots: dots.clone(),
+            content,
+            stamp: minted.stamp,
+            expires: minted.expires,
+            folded_by: None,
+        };
+        if let (Asked::Undo { seen, inputs, .. }, Some(place)) = (&index.call(write).asked, minted.restored) {
+            let mut seen = seen.clone();
+            if minted.cloudless {
+                seen.drop_cloud();
+            }
+            return Some(Self { dot, seen, entry: as_written(inputs.get(place)?.clone()) });
+        }
         // A create's own reply is all that tells what it had found. That names its own dot too, which it does not
         // replace.
         let before_itself = |known: Dot| {
@@ -149,17 +165,8 @@ impl Landed {
             }
         }
         let Asked::Put { value, .. } = &index.call(write).asked else { return None };
-        let dots: DotSet = [Span { actor: dot.actor, lo: after, hi: dot.counter }].into_iter().collect();
         let content = value.clone().map_or(Content::Tombstone, Content::Value);
-        let entry = Entry {
-            covers: dots.clone(),
-            dots,
-            content,
-            stamp: minted.stamp,
-            expires: minted.expires,
-            folded_by: None,
-        };
-        Some(Self { dot, seen, entry })
+        Some(Self { dot, seen, entry: as_written(content) })
     }
 
     fn is_tombstone(&self) -> bool {

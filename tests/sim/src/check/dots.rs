@@ -25,7 +25,7 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
 
 fn minted_once(index: &Index<'_>, findings: &mut Vec<Finding>) {
     let mut writes: BTreeMap<Dot, CallId> = BTreeMap::new();
-    let mut dots: BTreeMap<CallId, Dot> = BTreeMap::new();
+    let mut dots: BTreeMap<(CallId, Option<usize>), Dot> = BTreeMap::new();
     for minted in &index.run.minted {
         let write = first_attempt(index.run, minted.call);
         let key = Some(index.call(write).key);
@@ -38,7 +38,7 @@ fn minted_once(index: &Index<'_>, findings: &mut Vec<Finding>) {
                 minted.dot, minted.node, minted.at_us
             ));
         }
-        if let Some(other) = dots.insert(write, minted.dot)
+        if let Some(other) = dots.insert((write, minted.restored), minted.dot)
             && other != minted.dot
         {
             report(format!(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rejoin_proto::{Content, Dot, Object, VersionVector};
 
 use super::Native;
-use crate::history::{Answers, Asked, Basis, Call, CallId, Element, KeyId, Kind, Outcome, Run, elements};
+use crate::history::{Answers, Asked, Basis, Call, CallId, Element, Fold, KeyId, Kind, Loss, Outcome, Run, elements};
 
 /// A record with its calls sorted by key.
 pub(super) struct Index<'a> {
@@ -98,6 +98,8 @@ impl<'a> Index<'a> {
                 }
                 // It must be refused, and tells nothing of the key.
                 Asked::Put { malformed: true, .. } => {}
+                // It brings back what others have written.
+                Asked::Undo { .. } => {}
                 Asked::Put { w, basis, value, adds, expires, retry_of, .. } => {
                     if let Some(value) = value {
                         shown = known
@@ -191,10 +193,58 @@ impl<'a> Index<'a> {
     }
 
     /// Elements that may be gone once this write may have taken effect: what it removed, or everything in it if it
-    /// expires.
+    /// expires; and what the bad version of a plugin had hidden from its writer.
     pub(super) fn may_end(&self, write: &Write) -> impl Iterator<Item = Element> + '_ {
         let expiring = if write.expires { self.shown(write.call) } else { &[] };
-        self.removed(write).chain(expiring.iter().copied())
+        self.removed(write).chain(expiring.iter().copied()).chain(self.hidden(write))
+    }
+
+    /// Elements of writes that a writer has replaced and was not shown, because the bad version of the plugin had
+    /// merged them away.
+    fn hidden(&self, write: &Write) -> Vec<Element> {
+        let key = self.call(write.call).key;
+        let spoiled = self.run.spoiled.get(&key).filter(|spoiled| write.invoked_us >= spoiled.from_us);
+        let Some(seen) = spoiled.and_then(|_| self.seen(write.call)) else { return Vec::new() };
+        let replaced =
+            |other: &&Write| other.call != write.call && self.dot(other).is_some_and(|dot| seen.contains(dot));
+        let elements = self.keys[key as usize].writes.iter().filter(replaced).flat_map(|other| self.shown(other.call));
+        elements.copied().filter(|element| self.observed(write.call).binary_search(element).is_err()).collect()
+    }
+
+    /// The dot of a write.
+    pub(super) fn dot(&self, write: &Write) -> Option<Dot> {
+        self.dots.get(&write.call).copied()
+    }
+
+    /// Whether a call may have been shown less than there was, because of the bad version of the key's plugin.
+    pub(super) fn is_spoiled(&self, key: KeyId, call: &Call) -> bool {
+        let spoiled = self.run.spoiled.get(&key);
+        spoiled.is_some_and(|spoiled| spoiled.from_us <= call.ended_us && call.invoked_us < spoiled.until_us)
+    }
+
+    /// The folds of a key whose receipts are lost: they have gone for want of room, or their node's disk has lost
+    /// something since.
+    pub(super) fn folds_beyond_undo(&self, key: KeyId) -> impl Iterator<Item = &Fold> {
+        let is_lost = |fold: &&Fold| {
+            let after = |loss: &Loss| loss.node == fold.node && loss.at_us >= fold.at_us;
+            fold.given_up || self.run.losses.iter().any(after)
+        };
+        self.run.folds.iter().filter(move |fold| fold.key == key).filter(is_lost)
+    }
+
+    /// The elements of writes that have gone into a fold which cannot be undone: what the bad version has made of them
+    /// stays.
+    pub(super) fn beyond_undo(&self, key: KeyId) -> Vec<Element> {
+        if !self.run.spoiled.contains_key(&key) {
+            return Vec::new();
+        }
+        let folds: Vec<&Fold> = self.folds_beyond_undo(key).collect();
+        let is_in = |write: &&Write| {
+            let is_folded = |dot: Dot| folds.iter().any(|fold| fold.covers.contains(dot));
+            self.run.receipts_given_up || self.dot(write).is_some_and(is_folded)
+        };
+        let writes = self.keys[key as usize].writes.iter().filter(is_in);
+        writes.flat_map(|write| self.shown(write.call).iter().copied()).collect()
     }
 
     pub(super) fn call(&self, call: CallId) -> &Call {

@@ -13,6 +13,7 @@ use rejoin_laws::{Law, Merge, MergeError, MergeResult, Sibling, Trial, Verdict};
 use super::Finding;
 use super::index::Index;
 use crate::history::{self, KeyId, Kind};
+use crate::plugins::BAD;
 
 /// Its name in findings.
 pub const NAME: &str = "merges";
@@ -25,11 +26,11 @@ const SIBLINGS: usize = 6;
 type Given<'a> = Vec<(&'a [u8], u64, u64)>;
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    let mut known: BTreeMap<(Kind, Given<'_>), &history::Merge> = BTreeMap::new();
+    let mut known: BTreeMap<(Kind, bool, Given<'_>), &history::Merge> = BTreeMap::new();
     for merge in &index.run.merges {
         let given =
             merge.siblings.iter().map(|sibling| (&sibling.value[..], sibling.stamp_ms, sibling.writer)).collect();
-        let first = *known.entry((index.kind(merge.key), given)).or_insert(merge);
+        let first = *known.entry((index.kind(merge.key), merge.bad, given)).or_insert(merge);
         if first.value != merge.value {
             let evidence = format!(
                 "node {} made {:?} of what node {} made {:?} of",
@@ -38,8 +39,9 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
             findings.push(Finding { checker: NAME, key: Some(merge.key), evidence });
         }
     }
-    for ((kind, _), merge) in known.iter().filter(|(_, merge)| merge.siblings.len() <= SIBLINGS).take(AGAIN) {
-        again(*kind, merge.key, &merge.siblings, &merge.value, (index.native)(*kind), findings);
+    for ((kind, bad, _), merge) in known.iter().filter(|(_, merge)| merge.siblings.len() <= SIBLINGS).take(AGAIN) {
+        let native = if *bad { BAD } else { (index.native)(*kind) };
+        again(*kind, merge.key, &merge.siblings, &merge.value, native, findings);
     }
 }
 

@@ -13,6 +13,8 @@
 //! | [`tenants`] | 9: a tenant never sees a byte of another, and no context of it opens anything |
 //! | [`bounds`] | 10: every bounded value stays within its limit |
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
+//! | [`undos`] | what a bad version of a plugin has folded is undone, and nothing that was written over it |
+//! | [`versions`] | canaries have their share of the keys, the same at all nodes, and shadows are never seen |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
 //! The numbers name the promises in failures. Each checker takes time nearly linear in the record, and is tested with
@@ -34,7 +36,9 @@ pub mod steps;
 mod story;
 pub mod survival;
 pub mod tenants;
+pub mod undos;
 pub mod values;
+pub mod versions;
 
 use index::Index;
 
@@ -60,7 +64,7 @@ const MOST: usize = 5;
 type Check = fn(&Index<'_>, &mut Vec<Finding>);
 
 /// All of them, by name.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 14] = [
     (survival::NAME, survival::check),
     (convergence::NAME, convergence::check),
     (deletions::NAME, deletions::check),
@@ -73,6 +77,8 @@ const CHECKS: [(&str, Check); 12] = [
     (bounds::NAME, bounds::check),
     (carts::NAME, carts::check),
     (values::NAME, values::check),
+    (undos::NAME, undos::check),
+    (versions::NAME, versions::check),
 ];
 
 /// The native plugin of a kind.

@@ -94,7 +94,7 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
     moments.extend(by_key.gets.iter().map(|&get| (index.call(get).ended_us, 1, Moment::Read(get))));
     moments.sort_by_key(|(at_us, rank, _)| (*at_us, *rank));
 
-    let mut ended: std::collections::BTreeSet<Element> = Default::default();
+    let mut ended: std::collections::BTreeSet<Element> = index.beyond_undo(key).into_iter().collect();
     let mut due: Vec<Due> = Vec::new();
     let mut told = Told::default();
     for (_, _, moment) in &moments {
@@ -128,7 +128,7 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
                     due.element.is_some_and(|element| shown.binary_search(&element).is_err())
                         && knows(due.asked_us, due.acked_us, due.w)
                 };
-                if let Some(due) = due.iter().find(missed) {
+                if let Some(due) = due.iter().find(missed).filter(|_| !index.is_spoiled(key, call)) {
                     let evidence = format!(
                         "get {get}, asked at {} µs by session {}, does not show {:?} of call {}, acknowledged at {} µs",
                         call.invoked_us, call.session, due.element, due.call, due.acked_us

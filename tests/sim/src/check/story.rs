@@ -7,13 +7,13 @@ use rejoin_core::causal::{self, Write};
 use rejoin_laws::{Merge, Sibling};
 use rejoin_plugin_cart::Cart;
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::{ActorId, Content, Dot, FoldedBy, Hlc, Object, PluginDigest, ProfileId, VersionVector};
+use rejoin_proto::{ActorId, Content, Dot, DotSet, FoldedBy, Hlc, Object, PluginDigest, ProfileId, VersionVector};
 
 use super::index::{Index, context};
 use super::{Check, Finding};
 use crate::history::{
-    Answer, Answers, Asked, Basis, Call, CallId, Element, Final, Key, KeyId, Kind, Loss, Minted, Outcome, Run,
-    elements, set_bytes,
+    Answer, Answers, Asked, Basis, Call, CallId, Element, Final, Fold, Key, KeyId, Kind, Loss, Minted, Outcome, Run,
+    Spoiled, elements, set_bytes,
 };
 
 const MS: u64 = 1000;
@@ -137,6 +137,7 @@ impl Story {
             stamp,
             expires: None,
             cloudless: false,
+            restored: None,
         });
         let context = causal::writers_view(&self.replicas[node], &seen, dot);
         self.run.calls[call as usize].outcome = Outcome::Ok(Answer { values: Vec::new(), context });
@@ -245,6 +246,58 @@ impl Story {
         let merged = set_bytes(elements(self.kind, &values).expect("values of the kind"));
         let by = FoldedBy { plugin: PluginDigest([1; 32]), profile: ProfileId(1) };
         assert!(causal::fold(&mut self.replicas[node], &inputs, merged, Some(by)));
+    }
+
+    /// The bad version of the plugin folds what one replica shows to the first of its values. Its node keeps the
+    /// receipt, and all that comes of it is returned: the dots of the fold, and what it was made of.
+    pub(super) fn fold_badly(&mut self, node: usize) -> (DotSet, Vec<Content>) {
+        let inputs = causal::visible(&self.replicas[node], 0);
+        let values: Vec<Bytes> = causal::siblings(&inputs).into_iter().map(|sibling| sibling.value).collect();
+        let least = values.iter().min().expect("values").clone();
+        let by = FoldedBy { plugin: PluginDigest([9; 32]), profile: ProfileId(1) };
+        assert!(causal::fold(&mut self.replicas[node], &inputs, least, Some(by)));
+        let made = self.replicas[node].entries.iter().find(|entry| entry.folded_by == Some(by)).expect("a fold");
+        let (dots, covers) = (made.dots.clone(), made.covers.clone());
+        let (plugin, at_us) = (by.plugin, self.now_us);
+        self.run.bad.insert(plugin);
+        self.run.spoiled.insert(0, Spoiled { from_us: at_us, until_us: u64::MAX });
+        let fold = Fold {
+            key: 0,
+            node: node as u8,
+            at_us,
+            plugin,
+            inputs: values,
+            dots: dots.clone(),
+            covers,
+            given_up: false,
+        };
+        self.run.folds.push(fold);
+        (dots, inputs.into_iter().map(|input| input.content).collect())
+    }
+
+    /// An operator undoes a fold at a node.
+    pub(super) fn undo(&mut self, node: usize, (dots, inputs): &(DotSet, Vec<Content>)) -> CallId {
+        let seen = causal::context_of(dots);
+        let asked = Asked::Undo { seen: seen.clone(), inputs: inputs.clone(), malformed: false };
+        let call = self.call(node, asked, Outcome::Ok(Answer::default()));
+        let stamp = Hlc::from_ms(self.now_us);
+        for (place, content) in inputs.iter().enumerate() {
+            self.counters[node] += 1;
+            let dot = Dot { actor: ActorId(node as u64 + 1), counter: self.counters[node] };
+            let (seen, content) = (seen.clone(), content.clone());
+            causal::put(&mut self.replicas[node], Write { seen, dot, content, stamp, expires: None });
+            self.run.minted.push(Minted {
+                call,
+                node: node as u8,
+                at_us: self.now_us,
+                dot,
+                stamp,
+                expires: None,
+                cloudless: false,
+                restored: Some(place),
+            });
+        }
+        call
     }
 
     /// All replicas meet.

@@ -37,12 +37,13 @@ struct Missing {
 /// The acknowledged elements that are gone from an owner of their key though nothing may have ended them.
 pub(super) fn lost(index: &Index<'_>) -> BTreeSet<(KeyId, Element)> {
     let keys = (0..).zip(&index.keys).filter(|(key, _)| index.kind(*key) != Kind::Latest);
-    keys.flat_map(|(key, by_key)| missing(index, by_key).into_iter().map(move |one| (key, one.element))).collect()
+    keys.flat_map(|(key, by_key)| missing(index, key, by_key).into_iter().map(move |one| (key, one.element))).collect()
 }
 
-fn missing(index: &Index<'_>, by_key: &ByKey) -> Vec<Missing> {
+fn missing(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Vec<Missing> {
     let attempted = by_key.writes.iter().filter(|write| write.attempted);
-    let may_be_gone: BTreeSet<Element> = attempted.flat_map(|write| index.may_end(write)).collect();
+    let ended = attempted.flat_map(|write| index.may_end(write));
+    let may_be_gone: BTreeSet<Element> = ended.chain(index.beyond_undo(key)).collect();
     let mut missing = Vec::new();
     for &at in &by_key.finals {
         let Some(held) = index.held(at) else { continue };
@@ -71,7 +72,7 @@ pub(super) fn ends_as_written(
         Kind::Set | Kind::Latest => attempted.filter_map(|write| write.adds).collect(),
     };
     let mut report = |evidence| findings.push(Finding { checker, key: Some(key), evidence });
-    for Missing { node, write, element, acked_us } in missing(index, by_key) {
+    for Missing { node, write, element, acked_us } in missing(index, key, by_key) {
         report(format!(
             "{element:?}, written by call {} and acknowledged at {acked_us} µs, is not at owner {node}, and nobody who \
              had seen it wrote after it",

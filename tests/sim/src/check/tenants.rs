@@ -46,8 +46,14 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
         let inputs: Vec<Bytes> = merge.siblings.iter().map(|sibling| sibling.value.clone()).collect();
         let shown = foreign(merge.key, &inputs).or_else(|| foreign(merge.key, std::slice::from_ref(&merge.value)));
         if let Some(element) = shown {
-            let node = merge.node;
-            found(merge.key, format!("a merge at node {node} met {element:?}, which another tenant has written"));
+            let (node, what) = (merge.node, if merge.shadow { "shadow" } else { "merge" });
+            found(merge.key, format!("a {what} at node {node} met {element:?}, which another tenant has written"));
+        }
+    }
+    for fold in &run.folds {
+        if let Some(element) = foreign(fold.key, &fold.inputs) {
+            let node = fold.node;
+            found(fold.key, format!("a receipt at node {node} has {element:?}, which another tenant has written"));
         }
     }
     for copy in &run.finals {

@@ -8,7 +8,8 @@ use crate::history::{Asked, Call};
 pub const NAME: &str = "values";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    let is_malformed = |call: &Call| matches!(call.asked, Asked::Put { malformed: true, .. });
+    let is_malformed =
+        |call: &Call| matches!(call.asked, Asked::Put { malformed: true, .. } | Asked::Undo { malformed: true, .. });
     for (id, call) in index.run.calls.iter().enumerate() {
         if is_malformed(call) && call.answer().is_some() {
             let evidence = format!("call {id} wrote a malformed value and was told that it is stored");

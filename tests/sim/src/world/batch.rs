@@ -21,7 +21,7 @@ use crate::describe;
 use crate::disk::Replaced;
 use crate::history::{Dropped, Kind, Loss, NodeIndex};
 use crate::options::{Liar, MS};
-use crate::plugins;
+use crate::plugins::{self, Version};
 use crate::rng::mix;
 
 impl World {
@@ -124,6 +124,8 @@ impl World {
         }
         self.outputs = outputs;
         let Some(task) = self.task(at, index) else { return };
+        // From here on the shard knows the latest one only.
+        task.views.drain(..task.views.len().saturating_sub(1));
         let more = again || !task.inputs.is_empty() || !task.requests.is_empty();
         let due = task.batch.next_wake_us().saturating_sub(1);
         self.want_wake(at, index, if more { self.now_us } else { due });
@@ -142,6 +144,10 @@ impl World {
                 Some((_, highest)) => *highest = (*highest).max(counter),
                 None => node.minted.push((actor, counter)),
             }
+        }
+        let receipts = std::mem::take(&mut disk.changed_receipts);
+        if self.versions.operator.is_some() {
+            receipts.iter().for_each(|changed| self.receipt_changed(at, index, changed));
         }
         for copy in replaced {
             self.copy_replaced(at, index, &copy);
@@ -262,17 +268,22 @@ impl World {
     }
 
     fn merge(&mut self, at: NodeIndex, shard: u16, ticket: MergeTicket, job: &MergeJob) {
-        let kind = self.keys.kind_of_plugin(&job.plugin);
+        let (kind, version) = Version::of(&job.plugin);
+        let key = self.keys.of_name(job.bucket, &job.key);
+        let is_ready = self.note_merge(at, key, job);
         let trapped = self.plugins.percent(self.plugin_trouble);
-        let result = match (trapped, self.options.wasm && kind == Kind::Cart) {
+        let component = self.options.wasm && (kind, version) == (Kind::Cart, Version::First);
+        let result = match (trapped, component) {
             (true, _) => Err(MergeFault::Trapped(TrapKind::Unreachable).into()),
+            _ if !is_ready => Err(PluginError::Missing(job.plugin)),
             (false, true) => plugins::wasm(job),
-            (false, false) => plugins::native(kind, job),
+            (false, false) => plugins::native(version.native(kind), job),
         };
         let result = result.map(|merged| self.lied(at, kind, merged));
         if let Ok(merged) = &result {
-            let key = self.keys.of_name(job.bucket, &job.key);
-            self.recorder.merged(key, at, job, &merged.value);
+            let bad = version == Version::Bad;
+            self.recorder.merged((key, at, self.now_us), job, &merged.value, (bad, false));
+            self.run_shadow(at, key, job, &merged.value);
         }
         self.plugin_answers(at, shard, Event::Merged(ticket, result));
     }
@@ -295,8 +306,8 @@ impl World {
     }
 
     fn validate(&mut self, at: NodeIndex, shard: u16, ticket: ValidateTicket, job: &ValidateJob) {
-        let kind = self.keys.kind_of_plugin(&job.plugin);
-        let result = match self.plugins.percent(self.plugin_trouble) {
+        let (kind, _) = Version::of(&job.plugin);
+        let result = match self.plugins.percent(self.plugin_trouble) || !self.is_ready(at, &job.plugin) {
             true => Err(PluginError::Missing(job.plugin)),
             false => plugins::validate(kind, job),
         };

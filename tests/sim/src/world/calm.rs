@@ -69,7 +69,10 @@ impl World {
         for _ in 0..READERS {
             self.sessions.push(Session::new(self.sessions.len() as u32));
         }
-        let mut problems = Vec::new();
+        let mut problems = self.mend_versions();
+        if !problems.is_empty() {
+            return problems;
+        }
         for round in 1..=ROUNDS {
             if self.options.exchange {
                 problems.extend(self.agree().map(|apart| format!("without a read {apart}")));
@@ -88,7 +91,7 @@ impl World {
     }
 
     /// Waits until the owners of every key agree, and no replica lacks anything. Returns what is not so in the end.
-    fn agree(&mut self) -> Option<String> {
+    pub(super) fn agree(&mut self) -> Option<String> {
         let until_us = self.now_us + AGREED_US;
         while let Some(apart) = self.disagreement().or_else(|| self.gap()) {
             if self.now_us >= until_us {
@@ -102,6 +105,7 @@ impl World {
     fn put_right(&mut self) {
         self.trace.line(self.now_us, None, None, || "CALM: everything is put right".into());
         (self.open, self.network.calm, self.plugin_trouble) = (false, true, 0);
+        self.versions.undos.clear();
         let nodes = self.options.nodes;
         for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
             while self.network.is_cut(from, to) {
@@ -204,7 +208,7 @@ impl World {
     }
 
     /// Reads every key from all owners. Every read must succeed.
-    fn read_everything(&mut self, round: u32) -> Vec<String> {
+    pub(super) fn read_everything(&mut self, round: u32) -> Vec<String> {
         let readers = self.sessions.len() - usize::from(READERS);
         let keys: Vec<KeyId> = (0..self.keys.places.len() as KeyId).collect();
         let first = self.recorder.run.calls.len();
@@ -278,6 +282,10 @@ impl World {
             bound("bytes of memory of a walk", most.walk_bytes, MAX_WALK_BYTES),
             bound("questions of walks that wait for rows in a shard", most.serving, MOST_SERVED),
         ]);
+        if self.options.faults.version > 0 {
+            let (most, limit) = (self.recorder.most_receipt_bytes, self.options.max_receipt_bytes);
+            run.bounds.push(Bound { what: "bytes of receipts in a shard", most, limit });
+        }
         let walls = (0..self.options.nodes).map(|at| self.wall_ms(at));
         run.wall_ms = walls.fold((u64::MAX, self.latest_wall_ms), |(low, high), wall| (low.min(wall), high.max(wall)));
         run

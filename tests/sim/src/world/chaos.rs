@@ -11,6 +11,7 @@ use rejoin_proto::peer::ActorNext;
 use rejoin_proto::{ActorId, Name};
 
 use super::node::{Backup, SERVICE_US, SYNC_US};
+use super::versions::Stage;
 use super::{Occurrence, World};
 use crate::disk::Disk;
 use crate::history::{Loss, NodeIndex};
@@ -53,6 +54,7 @@ pub(super) enum Class {
     LostRange,
     Layout,
     Bridge,
+    Version,
 }
 
 /// The end of a fault.
@@ -114,6 +116,7 @@ fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
         (Class::LostRange, faults.lost_range),
         (Class::Layout, faults.layout),
         (Class::Bridge, faults.bridge),
+        (Class::Version, faults.version),
     ];
     all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
 }
@@ -205,6 +208,7 @@ impl World {
             Class::Crammed => self.cram(at),
             Class::LostRange => self.lose_range(at),
             Class::Bridge => self.bridge(),
+            Class::Version => self.change_version(at),
             Class::Layout => {
                 if self.options.faults.bridge > 0 && self.faults.percent(50) {
                     self.bridge();
@@ -563,6 +567,10 @@ impl World {
     /// An operator changes a bucket at some node; the others learn of it from that one.
     fn change_catalog(&mut self, at: NodeIndex) {
         let bucket = self.faults.index(self.keys.buckets.len());
+        if self.versions.stage(bucket) != Stage::Healthy {
+            // With what a node knew before the bad version came, good ones would fold what that has made.
+            return;
+        }
         let siblings = *self.faults.pick(&[2, 3, 8, 32]);
         let of = &self.keys.buckets[bucket];
         let (tenant, name, most) = (of.tenant, of.name.clone(), of.options.siblings.max(2));

@@ -24,6 +24,9 @@ const NOBODY_US: u64 = 20 * MS;
 impl World {
     /// A session's next step.
     pub(super) fn act(&mut self, session: u16) {
+        if self.versions.operator == Some(session) {
+            return self.next_undo(session);
+        }
         let of = &mut self.sessions[usize::from(session)];
         if !self.open || of.pending.is_some() {
             return;
@@ -58,7 +61,7 @@ impl World {
     }
 
     /// The first node from there on that takes requests.
-    fn node_from(&self, first: usize) -> Option<NodeIndex> {
+    pub(super) fn node_from(&self, first: usize) -> Option<NodeIndex> {
         let all = (first..self.nodes.len()).chain(0..first);
         let running =
             |at: &usize| self.nodes[*at].takes_clients() || (*at == first && self.nodes[*at].running.is_some());
@@ -138,6 +141,9 @@ impl World {
             self.acknowledged(reply_to.request + 1);
         }
         let key = self.recorder.run.calls[call as usize].key;
+        if let Reply::Get(GetReply { merged_by: Some(by), .. }) = &reply {
+            self.note_answer(at, key, &by.digest);
+        }
         self.trace.line(self.now_us, Some(at), Some(key), || format!("answers c{call}: {}", describe::reply(&reply)));
         if let Some(at_us) = self.network.client_passage(self.now_us) {
             self.plan_at(at_us, Occurrence::Reply { call, reply: Box::new(reply) });
@@ -146,7 +152,8 @@ impl World {
 
     /// An acknowledgement has left its coordinator: from now on the atlas guards the write.
     pub(super) fn acknowledged(&mut self, trace: u64) {
-        if let Some((key, dot)) = trace.checked_sub(1).and_then(|call| self.recorder.dot(call as CallId)) {
+        let dots = trace.checked_sub(1).map(|call| self.recorder.dots(call as CallId));
+        for (key, dot) in dots.into_iter().flatten() {
             let place = self.keys.place(key);
             let copy = |node: &Node| node.disks[usize::from(place.shard)].object_on_disk(&place.store_key).cloned();
             if !self.atlas.acknowledged(key, dot, || self.nodes.iter().filter_map(copy)) {
@@ -176,7 +183,15 @@ impl World {
                 Outcome::Refused
             }
             Reply::Error(error) => {
-                if error.code == ErrorCode::InvalidValue {
+                if let Asked::Undo { .. } = self.recorder.run.calls[call as usize].asked {
+                    self.recorder.mark(match error.code {
+                        ErrorCode::VersionConflict => "undo found another value",
+                        ErrorCode::TooManySiblings => "undo found no room",
+                        ErrorCode::BadRequest => "undo would not last",
+                        ErrorCode::InvalidValue => "undo of malformed values refused",
+                        _ => "undo refused",
+                    });
+                } else if error.code == ErrorCode::InvalidValue {
                     self.recorder.mark("malformed value refused");
                 }
                 Outcome::Refused
@@ -204,7 +219,7 @@ impl World {
         }
         let written = match &self.recorder.run.calls[call as usize].asked {
             Asked::Put { value, .. } => value.iter().cloned().collect(),
-            Asked::Get { .. } => Vec::new(),
+            Asked::Get { .. } | Asked::Undo { .. } => Vec::new(),
         };
         self.keys.answered(key, call, &reply.context);
         self.sessions[usize::from(session)].answered(key, call, reply.context.clone(), written);
@@ -221,7 +236,7 @@ impl World {
         Outcome::Ok(Answer { values: Vec::new(), context })
     }
 
-    fn opened(&mut self, key: KeyId, token: &[u8]) -> VersionVector {
+    pub(super) fn opened(&mut self, key: KeyId, token: &[u8]) -> VersionVector {
         let open = |key: KeyId| self.contexts.open(&self.keys.place(key).object, token);
         match (open(key), self.keys.twin(key).map(open)) {
             (Ok(seen), _) => seen,

@@ -79,7 +79,7 @@ impl World {
     }
 
     /// The shards are open: the links begin to meet the other nodes.
-    fn run(&mut self, at: NodeIndex, tasks: Vec<ShardTask>, ring: Option<RingTask>) {
+    fn run(&mut self, at: NodeIndex, mut tasks: Vec<ShardTask>, ring: Option<RingTask>) {
         let view = self.ring_view(ring.as_ref());
         let (now, options) = (self.clock(at), &self.options);
         let node = &mut self.nodes[usize::from(at)];
@@ -114,6 +114,7 @@ impl World {
         let rng = Rng::raw(options.seed, Stream::Member(u64::from(at) << 32 | u64::from(node.life)));
         let members = Members::new(config, now.mono_us, rng);
         let view = Arc::new(ClusterView::new(view, &node.catalog.records));
+        tasks.iter_mut().for_each(|task| task.views.push(Arc::clone(&view)));
         node.running = Some(Running {
             shards: tasks,
             starts,
@@ -129,6 +130,9 @@ impl World {
             met_all: false,
             leaving: None,
         });
+        if let Some(view) = self.nodes[usize::from(at)].running.as_ref().map(|running| Arc::clone(&running.view)) {
+            self.versions_seen(at, &view);
+        }
         self.tell_all(at, &Event::Start(start));
         self.link_event(at, LinkEvent::Tick);
         self.member_event(at, MemberEvent::Tick);

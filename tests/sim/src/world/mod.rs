@@ -5,7 +5,7 @@
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
 //! process and its disk), `batch` (a shard's queues), `scans`, `links` (connections), `leaving` (graceful stops),
 //! `catalog` (the control task), `rings` (changes of layout), `steps` (what owners hold meanwhile), `lives` (starts and
-//! ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+//! ends), `clients`, `chaos` (faults), `versions` (of plugins), `undos` (of their folds), `calm` (the liveness phase).
 
 mod batch;
 mod calm;
@@ -20,6 +20,8 @@ mod node;
 mod rings;
 mod scans;
 mod steps;
+mod undos;
+mod versions;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -30,6 +32,7 @@ use chaos::{Class, Heal};
 use links::Dialling;
 use node::Node;
 use steps::Steps;
+use versions::Versions;
 
 use rejoin_core::control::Catalog;
 use rejoin_core::exchange::hash::CausalKey;
@@ -173,6 +176,7 @@ pub(crate) struct World {
     pub(crate) recorder: Recorder,
     atlas: Atlas,
     steps: Steps,
+    versions: Versions,
     faults: Rng,
     clients: Rng,
     /// The streams of independent sessions.
@@ -228,6 +232,7 @@ impl World {
             recorder,
             atlas: Atlas::default(),
             steps: Steps::default(),
+            versions: Versions::new(&options),
             faults: Rng::new(seed, Stream::Faults),
             clients: Rng::new(seed, Stream::Clients),
             own: (0..options.clients.sessions)
@@ -246,6 +251,10 @@ impl World {
             outputs: Vec::new(),
             options,
         };
+        if let Some(operator) = world.versions.operator {
+            world.sessions.push(Session::new(operator.into()));
+            world.recorder.run.bad = world.versions.bad().collect();
+        }
         world.begin();
         world
     }

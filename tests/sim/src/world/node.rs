@@ -218,6 +218,8 @@ pub(super) struct ShardTask {
     pub(super) syncing: bool,
     /// Another sync was asked for since the one under way began.
     pub(super) sync_again: bool,
+    /// The view that the shard had in its last batch, and those that it was given since. Kept where versions change.
+    pub(super) views: Vec<Arc<ClusterView>>,
 }
 
 impl ShardTask {
@@ -230,6 +232,7 @@ impl ShardTask {
             wake_us: u64::MAX,
             syncing: false,
             sync_again: false,
+            views: Vec::new(),
         }
     }
 }

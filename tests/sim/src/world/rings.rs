@@ -120,6 +120,10 @@ impl World {
             node.earlier_layout = Some(before.layout().clone());
         }
         self.recorder.buckets_seen(at, running.control.control.records());
+        if self.options.faults.version > 0 {
+            running.shards.iter_mut().for_each(|task| task.views.push(Arc::clone(&view)));
+            self.versions_seen(at, &view);
+        }
         let layouts = view.layouts().range();
         self.tell_all(at, &Event::View(view));
         self.link_event(at, LinkEvent::Layouts(layouts));

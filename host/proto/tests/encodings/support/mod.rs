@@ -230,7 +230,7 @@ pub(crate) fn fold_receipt() -> FoldReceipt {
 }
 
 fn restoration() -> Restoration {
-    let restored = |entry: Entry| Restored { content: entry.content, expires: entry.expires };
+    let restored = |entry: Entry| Restored { content: entry.content, expires: entry.expires, dots: entry.dots };
     Restoration { by: fold_receipt().by, inputs: object().entries.into_iter().map(restored).collect() }
 }
 
