@@ -99,6 +99,8 @@ pub struct ClientBuilder {
     timeout: Duration,
     connect_timeout: Duration,
     attempts: u8,
+    /// `None`: with more than one attempt.
+    backpressure: Option<bool>,
     pinned: bool,
     network: Arc<dyn Network>,
     seed: Option<[u8; 32]>,
@@ -115,6 +117,7 @@ impl Default for ClientBuilder {
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
             attempts: 3,
+            backpressure: None,
             pinned: false,
             network: Arc::new(OsNetwork),
             seed: None,
@@ -125,7 +128,7 @@ impl Default for ClientBuilder {
 impl std::fmt::Debug for ClientBuilder {
     /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seeds, tls, tenant, name, timeout, connect_timeout, attempts, pinned, .. } = self;
+        let Self { seeds, tls, tenant, name, timeout, connect_timeout, attempts, backpressure, pinned, .. } = self;
         f.debug_struct("ClientBuilder")
             .field("seeds", seeds)
             .field("tls", tls)
@@ -134,6 +137,7 @@ impl std::fmt::Debug for ClientBuilder {
             .field("timeout", timeout)
             .field("connect_timeout", connect_timeout)
             .field("attempts", attempts)
+            .field("backpressure", backpressure)
             .field("pinned", pinned)
             .finish_non_exhaustive()
     }
@@ -216,14 +220,28 @@ impl ClientBuilder {
     }
 
     /// The most attempts of an operation, the first one included. Default 3; 1 means no retries. Nodes that cannot be
-    /// reached do not count. All operations of a client together may retry once for ten successes, and fifty times at
-    /// the start.
+    /// reached do not count, nor do refusals that are waited out ([`backpressure`](Self::backpressure)). All operations
+    /// of a client together may retry once for ten successes, and fifty times at the start.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().attempts(1);
     /// ```
     pub fn attempts(mut self, attempts: u8) -> Self {
         self.attempts = attempts.max(1);
+        self
+    }
+
+    /// Whether reads and writes that a node refuses as overloaded, so that nothing was done, wait until it takes more,
+    /// or until their time-out; then they fail with [`ErrorKind::Overloaded`]. A client that has been refused has fewer
+    /// requests under way at that node and lets the others wait before they are sent, so one that waits for each
+    /// answer goes as fast as the cluster does. At most 1 024 wait for a node; more are refused at once. By default
+    /// operations wait if they have more than one [attempt](Self::attempts).
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().backpressure(false);
+    /// ```
+    pub fn backpressure(mut self, waits: bool) -> Self {
+        self.backpressure = Some(waits);
         self
     }
 
@@ -283,7 +301,9 @@ impl ClientBuilder {
         let timeout = time::bounded("a time-out", self.timeout)?;
         let connect_timeout = time::bounded("a time-out for connecting", self.connect_timeout)?;
         let connections = Arc::new(Connections::open(&*self.network, self.seed, identity, hello, connect_timeout)?);
-        let settings = Settings { timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
+        let (attempts, pinned, seed) = (self.attempts, self.pinned, self.seed);
+        let backpressure = self.backpressure.unwrap_or(attempts > 1);
+        let settings = Settings { timeout, attempts, backpressure, pinned, seed };
         let Bootstrapped { session, routes, address } = bootstrap(&connections, &self.seeds, timeout).await?;
         let bad = || Error::new(ErrorKind::Protocol, format!("{} has sent an invalid layout", session.name));
         Ok(Client(Arc::new(Engine::new(connections, &session, address, routes, &settings).ok_or_else(bad)?)))

@@ -20,6 +20,7 @@ use crate::rng::ClientRng;
 use crate::routing::{RoutingTable, Target, choose};
 use crate::session::{CallError, Session};
 use crate::sync::lock;
+use crate::window::Place;
 use crate::{Context, Error, ErrorKind, Result, time};
 
 /// The answers of the nodes, each with the node's name.
@@ -40,6 +41,8 @@ pub(crate) struct Engine {
     pinned: bool,
     pub(crate) timeout: Duration,
     pub(crate) attempts: u8,
+    /// Whether reads and writes wait for nodes that are overloaded.
+    backpressure: bool,
 }
 
 /// The nodes that can serve a request.
@@ -62,6 +65,7 @@ struct AttemptPlan<'a> {
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) attempts: u8,
+    pub(crate) backpressure: bool,
     pub(crate) pinned: bool,
     pub(crate) seed: Option<[u8; 32]>,
 }
@@ -92,6 +96,7 @@ impl Engine {
             pinned,
             timeout,
             attempts,
+            backpressure: settings.backpressure,
         })
     }
 
@@ -254,6 +259,7 @@ impl Engine {
         writes: &WriteAttempts,
     ) -> AttemptResult<PutReply> {
         let session = self.session(target, attempts.time_left()).await?;
+        let place = self.place(&session, attempts.attempt_deadline()).await?;
         put.start = session.start();
         put.attempt = writes.number();
         if writes.uncertain().is_some_and(|sent| !sent.repeatable(Instant::now(), put.start)) {
@@ -261,7 +267,7 @@ impl Engine {
             return Err(FailedAttempt { failure: Failure::Forgotten, error, sent: None });
         }
         let request = self.request(attempts.trace, attempts.attempt_deadline(), RequestBody::Put(put.clone()));
-        let (reply, sent) = self.exchange(target, &session, Class::Request, &request).await?;
+        let (reply, sent) = self.exchange(target, &session, (Class::Request, &request), place).await?;
         match reply {
             Reply::Put(reply) if reply.outcome == PutOutcome::Stored => {
                 // After more than one attempt the node must still recognise the write: an earlier attempt may arrive
@@ -323,9 +329,25 @@ impl Engine {
         plan: &AttemptPlan<'_>,
     ) -> AttemptResult<(Reply, SentAttempt)> {
         let session = self.session(target, plan.until.saturating_duration_since(Instant::now())).await?;
-        // After connecting, so that its time is taken off the deadline that the node is told.
+        let is_data = matches!(plan.body, RequestBody::Get(_) | RequestBody::Put(_));
+        let place = if is_data { self.place(&session, plan.until).await? } else { None };
+        // After connecting and waiting, so that their time is taken off the deadline that the node is told.
         let request = self.request(plan.trace, plan.until, plan.body.clone());
-        self.exchange(target, &session, class, &request).await
+        self.exchange(target, &session, (class, &request), place).await
+    }
+
+    /// A place among the reads and writes under way at a node. Waits for one if the node has refused some of this
+    /// client's. `None`: they are not counted.
+    async fn place(&self, session: &Session, until: Instant) -> AttemptResult<Option<Place>> {
+        if !self.backpressure {
+            return Ok(None);
+        }
+        let place = session.window.enter(until).await.ok_or_else(|| {
+            let why =
+                format!("{} is overloaded, and others of this client wait for it; nothing was sent", session.name);
+            not_sent(Error::new(ErrorKind::Overloaded, why))
+        })?;
+        Ok(Some(place))
     }
 
     async fn session(&self, target: &Target, limit: Duration) -> AttemptResult<Arc<Session>> {
@@ -340,13 +362,13 @@ impl Engine {
         Ok(session)
     }
 
-    /// Sends one request on a session and waits for its reply.
+    /// Sends one request on a session and waits for its reply. A read or write keeps its `place` meanwhile.
     async fn exchange(
         self: &Arc<Self>,
         target: &Target,
         session: &Arc<Session>,
-        class: Class,
-        request: &Request,
+        (class, request): (Class, &Request),
+        place: Option<Place>,
     ) -> AttemptResult<(Reply, SentAttempt)> {
         let sent = SentAttempt {
             node: target.id,
@@ -354,7 +376,11 @@ impl Engine {
             since: Instant::now(),
             window: session.retry_window,
         };
-        match session.call(class, request).await {
+        let answer = match place {
+            Some(_) => session.call_patiently(class, request).await,
+            None => session.call(class, request).await,
+        };
+        match answer {
             Ok(answer) => {
                 self.connections.answered(target);
                 self.catch_up(session, &answer).await;
@@ -364,13 +390,20 @@ impl Engine {
                         let wait = Duration::from_millis(u64::from(reply.retry_after_ms));
                         // An unknown outcome belongs to the start id that the attempt was sent under, a refusal to the
                         // one that it was refused under.
-                        let (failure, sent) = match reply.code {
-                            ErrorCode::Unknown => (Failure::OutcomeUnknown, sent),
-                            code => (Failure::Refused(code, wait), SentAttempt { start, ..sent }),
+                        let (failure, sent) = match (reply.code, place) {
+                            (ErrorCode::Unknown, _) => (Failure::OutcomeUnknown, sent),
+                            (ErrorCode::Overloaded, Some(place)) => {
+                                place.refused(wait);
+                                (Failure::Held(wait), SentAttempt { start, ..sent })
+                            }
+                            (code, _) => (Failure::Refused(code, wait), SentAttempt { start, ..sent }),
                         };
                         Err(FailedAttempt { failure, error: reply.into(), sent: Some(sent) })
                     }
                     reply => {
+                        if let Some(place) = place {
+                            place.done();
+                        }
                         lock(&self.budget).succeeded();
                         Ok((reply, sent))
                     }
@@ -467,8 +500,14 @@ impl Engine {
     }
 
     /// Waits before another attempt. Fails with the error of the last one if no attempt, budget or time is left.
-    async fn again(&self, attempts: &mut Attempts, failed: &FailedAttempt, wait: Duration) -> Result<()> {
+    async fn again(&self, attempts: &mut Attempts, failed: &FailedAttempt, mut wait: Duration) -> Result<()> {
         let spent = match failed.failure {
+            // Those that were refused together do not come back together. The owners take turns.
+            Failure::Held(_) => {
+                wait += wait.mul_f64(self.rng.jitter());
+                drop(attempts.asked.drain(..attempts.asked.len().saturating_sub(1)));
+                false
+            }
             Failure::NotSent => {
                 attempts.dials_left = attempts.dials_left.saturating_sub(1);
                 attempts.dials_left == 0

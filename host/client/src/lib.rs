@@ -53,6 +53,7 @@ mod session;
 mod sync;
 mod time;
 mod update;
+mod window;
 mod write;
 
 pub use bucket::Bucket;

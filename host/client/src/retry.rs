@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     Forgotten,
     /// The node refused it, and asks to wait that long.
     Refused(ErrorCode, Duration),
+    /// The node is overloaded and has done nothing; the client waits for so long and until the node takes more. That is
+    /// no attempt: it is as if the request had not been sent yet.
+    Held(Duration),
 }
 
 /// The next step after a failed attempt.
@@ -58,6 +61,7 @@ pub(crate) fn after_read(failure: Failure, pause: Duration) -> Decision {
         Failure::NotSent => Decision::AnyNode(Duration::ZERO),
         Failure::NoAnswer => Decision::AnyNode(pause),
         Failure::Refused(code, wait) if code.is_retryable() => Decision::AnyNode(wait.max(pause)),
+        Failure::Held(wait) => Decision::AnyNode(wait.max(pause)),
         // Another replica may have an undamaged copy.
         Failure::Refused(ErrorCode::Damaged, _) => Decision::AnyNode(pause),
         Failure::AtEveryNode | Failure::OutcomeUnknown | Failure::Forgotten | Failure::Refused(..) => Decision::GiveUp,
@@ -117,6 +121,7 @@ impl WriteAttempts {
         let wait = match failure {
             Failure::NotSent | Failure::NoAnswer | Failure::OutcomeUnknown => pause,
             Failure::Refused(code, wait) if code.is_retryable() => wait.max(pause),
+            Failure::Held(wait) => wait.max(pause),
             Failure::AtEveryNode | Failure::Forgotten | Failure::Refused(..) => return Decision::GiveUp,
         };
         if forgotten || !uncertain.repeatable(now + wait, uncertain.start) {
@@ -132,6 +137,7 @@ fn after_certain_failure(failure: Failure, pause: Duration) -> Decision {
     match failure {
         Failure::NotSent => Decision::AnyNode(Duration::ZERO),
         Failure::Refused(code, wait) if code.is_retryable() => Decision::AnyNode(wait.max(pause)),
+        Failure::Held(wait) => Decision::AnyNode(wait.max(pause)),
         // Another coordinator may be able to read its copy.
         Failure::Refused(ErrorCode::Damaged, _) => Decision::AnyNode(pause),
         _ => Decision::GiveUp,

@@ -15,6 +15,7 @@ fn a_read_goes_anywhere_unless_repeating_is_pointless() {
     assert_eq!(after_read(Failure::NotSent, PAUSE), Decision::AnyNode(Duration::ZERO));
     let wait = Duration::from_millis(300);
     assert_eq!(after_read(Failure::Refused(ErrorCode::Overloaded, wait), PAUSE), Decision::AnyNode(wait));
+    assert_eq!(after_read(Failure::Held(wait), PAUSE), Decision::AnyNode(wait));
     assert_eq!(after_read(Failure::Refused(ErrorCode::Damaged, Duration::ZERO), PAUSE), Decision::AnyNode(PAUSE));
     for failure in [
         Failure::Refused(ErrorCode::Denied, Duration::ZERO),
@@ -36,6 +37,11 @@ fn a_write_that_did_not_happen_goes_anywhere_as_a_first_attempt() {
         assert_eq!((next, write.number()), (Decision::AnyNode(PAUSE), 0), "{code:?}");
         assert!(write.uncertain().is_none());
     }
+    let mut write = WriteAttempts::default();
+    let wait = Duration::from_millis(300);
+    let next = write.after(Failure::Held(wait), Some(sent(now)), now, PAUSE);
+    assert_eq!((next, write.number()), (Decision::AnyNode(wait), 0));
+    assert!(write.uncertain().is_none());
 }
 
 #[test]
@@ -51,6 +57,9 @@ fn a_lost_write_is_repeated_only_at_its_node() {
     // Nor does a connection that cannot be made.
     assert_eq!(write.after(Failure::NotSent, None, now, PAUSE), Decision::SameNode(A, PAUSE));
     assert_eq!(write.number(), 2);
+    // Nor an overloaded node.
+    assert_eq!(write.after(Failure::Held(PAUSE), Some(sent(now)), now, PAUSE), Decision::SameNode(A, PAUSE));
+    assert_eq!(write.number(), 3);
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use rejoin_proto::client::{
     ClientHello, HelloReply, PROTOCOL, Receipt, ReplyEnvelope, Request, Routes, ServerHello, StartId,
@@ -16,6 +18,7 @@ use rejoin_proto::{ClusterId, Name, NodeId, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
 
 use crate::sync::lock;
+use crate::window::Window;
 use crate::{Error, ErrorKind};
 
 /// How long the client waits after the deadline that it sent to the node, for the reply to arrive.
@@ -77,6 +80,8 @@ pub(crate) struct Session {
     pub(crate) retry_window: Duration,
     /// Receipts of answered writes that were not sent yet.
     receipts: Mutex<Vec<Receipt>>,
+    /// How many reads and writes may be under way, once the node has refused some as overloaded.
+    pub(crate) window: Arc<Window>,
 }
 
 impl Session {
@@ -127,6 +132,7 @@ impl Session {
             tenant_id: hello.tenant_id,
             retry_window: Duration::from_millis(u64::from(hello.retry_window_ms)),
             receipts: Mutex::default(),
+            window: Arc::default(),
         };
         (session, hello.routes)
     }
@@ -156,8 +162,19 @@ impl Session {
         }
     }
 
-    /// Sends a request and waits for its reply, until its deadline plus [`GRACE`].
+    /// Sends a request and waits for its reply, until its deadline plus [`GRACE`]. Nothing is sent if the queue to the
+    /// node has no room.
     pub(crate) async fn call(&self, class: Class, request: &Request) -> Result<ReplyEnvelope, CallError> {
+        self.call_and(class, request, false).await
+    }
+
+    /// As [`Session::call`], and waits for room in the queue to the node until the deadline.
+    pub(crate) async fn call_patiently(&self, class: Class, request: &Request) -> Result<ReplyEnvelope, CallError> {
+        self.call_and(class, request, true).await
+    }
+
+    async fn call_and(&self, class: Class, request: &Request, patient: bool) -> Result<ReplyEnvelope, CallError> {
+        let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let heard = self.shared.heard.load(Ordering::Acquire);
         let (answered, answer) = oneshot::channel();
@@ -167,20 +184,24 @@ impl Session {
         };
         // Removes the entry in every case, also if the caller drops the future.
         let _entry = Entry { shared: &self.shared, id };
-        self.connection
-            .sender()
-            .try_send(class, id, codec::encode(request).into())
-            .map_err(|why| CallError::NotSent(self.refused(why)))?;
-        let wait = Duration::from_millis(u64::from(request.deadline_ms)) + GRACE;
+        let (sender, body) = (self.connection.sender(), Bytes::from(codec::encode(request)));
+        let sent = match sender.try_send(class, id, body.clone()) {
+            Err(full @ SendError::Full(_)) if patient => {
+                let sent = tokio::time::timeout_at(deadline, sender.send(class, id, body)).await;
+                sent.unwrap_or(Err(full))
+            }
+            sent => sent,
+        };
+        sent.map_err(|why| CallError::NotSent(self.refused(why)))?;
         let lost = |why: String| {
             let silent = self.shared.heard.load(Ordering::Acquire) == heard;
             CallError::Lost { why: format!("{}: {why}", self.name), silent }
         };
-        match tokio::time::timeout(wait, answer).await {
+        match tokio::time::timeout_at(deadline + GRACE, answer).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(garbled))) => Err(lost(garbled)),
             Ok(Err(_)) => Err(lost("the connection was lost before the answer came".into())),
-            Err(_) => Err(lost(format!("no answer within {} ms", wait.as_millis()))),
+            Err(_) => Err(lost(format!("no answer within {} ms", u128::from(request.deadline_ms) + GRACE.as_millis()))),
         }
     }
 

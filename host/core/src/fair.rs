@@ -12,8 +12,11 @@
 //!
 //! How long items wait is bounded as CoDel does it (Nichols and Jacobson, ACM Queue 2012): a queue that is long for a
 //! moment does its work, one that stays long is a *standing* queue, which only makes everybody late. Once on every turn
-//! for [`STANDING_US`] the oldest item of a flow had waited longer than it may, the flow is refused more while its
-//! oldest item has. That is before anything was done for the item, and costs next to nothing.
+//! for [`STANDING_US`] the oldest item of a flow had waited longer than it may, and some were left, the flow is refused
+//! more while its oldest item has. That is before anything was done for the item, and costs next to nothing. A flow of
+//! which a turn takes everything has waited for that turn and not for its own queue (CoDel drops nothing of a queue
+//! that holds no more than one packet): refusing it would turn away clients that wait for each answer, and only because
+//! the turns are long, as those with large values are.
 //!
 //! Every operation takes time logarithmic in the number of flows, and in addition linear in the number of those that
 //! are held back because they have too much under way.
@@ -25,7 +28,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 pub const REQUEST_COST: u64 = 4 << 10;
 /// How long a flow counts as one that shares the queue after it has last sent something, in microseconds.
 pub const SHARED_US: u64 = 1_000_000;
-/// A flow must have been late on every turn for so long before it is refused anything for that, in microseconds.
+/// A flow must have been late, with items left behind, on every turn for so long before it is refused anything for
+/// that, in microseconds.
 pub const STANDING_US: u64 = 100_000;
 /// The units of a tag for each unit of cost, so that weights up to this many can be told apart.
 const SCALE: u128 = 1 << 16;
@@ -76,7 +80,8 @@ pub struct Room {
     pub flow_waiting: Load,
     /// What may be under way. While only one flow uses the queue this is not looked at: another bound holds then.
     pub under_way: Load,
-    /// How long the oldest item of a flow may wait, in microseconds, before the flow is late.
+    /// How long the oldest item of a flow may wait, in microseconds, before the flow is late. A flow of which nothing
+    /// is left waiting is not late.
     pub wait_us: u64,
 }
 
@@ -364,11 +369,15 @@ impl<K: Copy + Ord, T> FairQueue<K, T> {
         flow.under_way = flow.under_way.plus(entry.load);
         self.waiting = self.waiting.minus(entry.load);
         self.under_way = self.under_way.plus(entry.load);
-        let set = if flow.entries.is_empty() { &mut self.idle } else { &mut self.ready };
+        let is_empty = flow.entries.is_empty();
+        let set = if is_empty { &mut self.idle } else { &mut self.ready };
         set.insert((flow.tag, key));
         self.forget();
-        // Notices do not count.
-        if entry.load.items > 0 {
+        // Rule: emptied queues are not standing.
+        if is_empty {
+            self.late.remove(&key);
+        } else if entry.load.items > 0 {
+            // Notices do not count.
             self.note_wait(now_us, key, now_us.saturating_sub(entry.at_us));
         }
         Some(Next { flow: key, value: entry.value, load: entry.load, cost: entry.cost })

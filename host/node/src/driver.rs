@@ -205,7 +205,8 @@ impl Driver {
             // If there is nothing, what it was woken for went with the last batch.
             let looks = !state.inspections.is_empty();
             if !messages.is_empty() || !items.is_empty() || is_due || looks {
-                if is_held {
+                // Values of 100 kB of many clients make a batch as long as one large value does.
+                if is_held || self.long_beside && bytes_of(&items) >= LONG_BATCH_BYTES {
                     let moved = (self, state, std::mem::take(&mut messages), std::mem::take(&mut items));
                     let Some(done) = beside(moved, waiting).await else { return };
                     (self, state, stop) = done;

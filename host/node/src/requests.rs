@@ -329,14 +329,13 @@ mod tests {
         const WAIT_US: u64 = 10_000;
         let (queue, requests) = queue_where(100, WAIT_US);
         let (mut batch, mut now_us) = (Vec::new(), 0);
-        // Late on each turn, for longer than is forgiven.
-        for _ in 0..10 {
+        // Late on each turn, with one left behind, for longer than is forgiven.
+        queue.push(now_us, ALPHA, 10, receipts()).expect("there is room");
+        for _ in 0..6 {
             queue.push(now_us, ALPHA, 10, receipts()).expect("it is not refused yet");
             now_us += 2 * WAIT_US;
-            requests.take(now_us, 100, &mut batch);
+            requests.take(now_us, 1, &mut batch);
         }
-        queue.push(now_us, ALPHA, 10, receipts()).expect("nothing of it waits");
-        now_us += 2 * WAIT_US;
         assert!(matches!(queue.push(now_us, ALPHA, 10, receipts()), Err(NotTaken::Full(Full::Late(_)))));
         let eased = queue.eased(ALPHA.tenant, || now_us);
         tokio::pin!(eased);

@@ -192,6 +192,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::AFlowLeavesRoomToOthers => fair::one_flow_leaves_room_and_a_late_one_finds_some,
         Rule::WhatIsUnderWayLeavesRoom => fair::what_a_flow_has_under_way_leaves_room_to_others,
         Rule::StandingQueuesTakeNoMore => fair::a_flow_that_stays_late_is_refused_until_it_is_not,
+        Rule::EmptiedQueuesAreNotStanding => fair::a_queue_that_every_turn_empties_is_not_standing,
         Rule::DebtsArePaidFirst => quotas::what_was_used_before_it_was_counted_is_owed,
         Rule::UnsignedPluginsAreNotUsed => {
             signers::a_tenant_with_signers_takes_and_activates_only_what_they_have_signed

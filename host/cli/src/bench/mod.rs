@@ -320,11 +320,12 @@ impl BenchTarget {
     }
 }
 
-/// The clients of a cluster. They do not retry, so that every failure is counted.
+/// The clients of a cluster. They do not retry, so that every failure is counted. In a closed loop they wait while a
+/// node is overloaded: such a client goes as fast as the servers do, and has no more to offer.
 async fn writers(builder: &ClientBuilder, args: &BenchArgs, plan: &Plan) -> Result<Vec<LoadClient>, Failure> {
     let mut shared: Vec<Client> = Vec::new();
     for _ in 0..args.connections {
-        shared.push(builder.clone().attempts(1).connect().await?);
+        shared.push(builder.clone().attempts(1).backpressure(plan.rate.is_none()).connect().await?);
     }
     let first = shared.first().ok_or_else(|| Failure::usage("a run needs a connection"))?;
     let bucket = bucket(first, args, plan.mode).await?;

@@ -157,13 +157,66 @@ async fn a_refusal_is_passed_on_and_not_repeated() {
 async fn the_error_of_a_write_is_the_most_telling_one_of_its_attempts() {
     let cluster = Cluster::start(3).await;
     let notes = notes(&cluster.client().await);
-    cluster.react([refused(ErrorCode::DiskFull), refused(ErrorCode::Overloaded), refused(ErrorCode::Stopping)]);
+    cluster.react([refused(ErrorCode::DiskFull), refused(ErrorCode::Unavailable), refused(ErrorCode::Stopping)]);
     let error = notes.put("k", b"v".to_vec()).blind().await.unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::DiskFull, true), "{error}");
     // The outcome stays unknown after any refusal; the error is that of the node that counted its acknowledgements.
     cluster.react([React::Say(stored(PutOutcome::Unknown, 1)), React::Close, React::CloseAndForget]);
     let error = notes.put("k", b"v".to_vec()).blind().await.unwrap_err();
     assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 2, 1), "{error}");
+}
+
+#[tokio::test]
+async fn an_overloaded_node_is_waited_for_and_that_is_no_attempt() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.builder().attempts(2).connect().await.unwrap();
+    let notes = notes(&client);
+    cluster.react((0..5).map(|_| refused(ErrorCode::Overloaded)));
+    notes.put("k", b"v".to_vec()).create().await.unwrap();
+    let puts = cluster.puts();
+    assert_eq!(puts.iter().map(|(_, put)| put.attempt).collect::<Vec<_>>(), [0; 6]);
+    assert!(puts.iter().all(|(_, put)| put.request == puts[0].1.request));
+    cluster.react((0..5).map(|_| refused(ErrorCode::Overloaded)));
+    let _ = notes.get("k").await.unwrap();
+    assert_eq!(cluster.seen().len(), 12);
+    // It ends with the caller's time.
+    cluster.react((0..1_000).map(|_| refused(ErrorCode::Overloaded)));
+    let error = notes.put("k", b"v".to_vec()).create().timeout(Duration::from_millis(150)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+}
+
+#[tokio::test]
+async fn clients_that_wait_for_each_answer_are_not_refused_by_a_node_that_has_too_much() {
+    let cluster = Cluster::start(1).await;
+    let notes = notes(&cluster.builder().attempts(1).backpressure(true).connect().await.unwrap());
+    cluster.react((0..20).map(|_| refused(ErrorCode::Overloaded)));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..40 {
+        let notes = notes.clone();
+        clients.spawn(async move {
+            for number in 0..3 {
+                notes.put(format!("{client} {number}"), b"v".to_vec()).blind().await.unwrap();
+            }
+        });
+    }
+    clients.join_all().await;
+    assert_eq!(cluster.puts().len(), 140, "each refused one once more");
+}
+
+#[tokio::test]
+async fn who_wants_one_attempt_only_is_told_of_the_overload() {
+    let cluster = Cluster::start(1).await;
+    for builder in [cluster.builder().attempts(1), cluster.builder().attempts(1).backpressure(false)] {
+        let notes = notes(&builder.connect().await.unwrap());
+        cluster.react([refused(ErrorCode::Overloaded)]);
+        assert_eq!(notes.put("k", b"v".to_vec()).blind().await.unwrap_err().kind(), ErrorKind::Overloaded);
+    }
+    assert_eq!(cluster.puts().len(), 2);
+    // Without waiting a refusal is an attempt.
+    let notes = notes(&cluster.builder().backpressure(false).connect().await.unwrap());
+    cluster.react((0..3).map(|_| refused(ErrorCode::Overloaded)));
+    assert_eq!(notes.put("k", b"v".to_vec()).blind().await.unwrap_err().kind(), ErrorKind::Overloaded);
+    assert_eq!(cluster.puts().len(), 5);
 }
 
 /// A read of siblings that nobody has merged.

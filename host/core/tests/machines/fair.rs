@@ -287,56 +287,94 @@ proptest! {
     }
 }
 
-/// Turns every 20 ms of which each finds an item that has waited for 20 ms, where 10 are allowed.
+const MS: u64 = 1_000;
+
+fn push_at(queue: &mut Queue, now_us: u64, flow: u64) -> Result<(), Full> {
+    queue.push(now_us, flow, item(0, 1, 0)).map_err(|(full, _)| full)
+}
+
+/// A turn that leaves the last item of flow 1, the only one.
+fn turn_but_one(queue: &mut Queue, now_us: u64) {
+    while queue.waiting_of(1).items > 1 {
+        let next = queue.pop(now_us).unwrap();
+        queue.done(next.flow, next.load, 0);
+    }
+}
+
+/// Turns every 20 ms of which each finds an item that has waited for longer than the 10 ms that are allowed, and leaves
+/// another one.
 #[test]
 pub(crate) fn a_flow_that_stays_late_is_refused_until_it_is_not() {
-    const MS: u64 = 1_000;
     let mut queue = Queue::new(Room { wait_us: 10 * MS, ..WIDE });
-    let push =
-        |queue: &mut Queue, now_us: u64, flow: u64| queue.push(now_us, flow, item(0, 1, 0)).map_err(|(full, _)| full);
-    let turn = |queue: &mut Queue, now_us: u64| {
-        while let Some(next) = queue.pop(now_us) {
-            queue.done(next.flow, next.load, 0);
-        }
-    };
     // A stall now and then is none of the flow's doing, however long.
-    push(&mut queue, 0, 1).unwrap();
-    turn(&mut queue, 1_000 * MS);
-    push(&mut queue, 2_500 * MS, 1).unwrap();
-    push(&mut queue, 2_515 * MS, 1).unwrap();
-    turn(&mut queue, 2_520 * MS);
-    push(&mut queue, 2_530 * MS, 1).unwrap();
-    push(&mut queue, 2_545 * MS, 1).unwrap();
-    turn(&mut queue, 2_546 * MS);
-    push(&mut queue, 2_600 * MS, 1).unwrap();
-    turn(&mut queue, 2_605 * MS);
+    push_at(&mut queue, 0, 1).unwrap();
+    push_at(&mut queue, 0, 1).unwrap();
+    turn_but_one(&mut queue, 1_000 * MS);
+    push_at(&mut queue, 2_500 * MS, 1).unwrap();
+    push_at(&mut queue, 2_515 * MS, 1).unwrap();
+    turn_but_one(&mut queue, 2_520 * MS);
+    push_at(&mut queue, 2_530 * MS, 1).unwrap();
+    push_at(&mut queue, 2_600 * MS, 1).unwrap();
+    turn_but_one(&mut queue, 2_605 * MS);
+    push_at(&mut queue, 2_606 * MS, 1).unwrap();
+    // This turn is in time.
+    turn_but_one(&mut queue, 2_607 * MS);
 
     let (mut refused, began) = (Vec::new(), 3_000 * MS);
     for round in 0..10 {
         let now_us = began + round * 20 * MS;
-        push(&mut queue, now_us, 1).expect("nothing of it waits");
-        push(&mut queue, now_us + 15 * MS, 2).expect("the other flow is not late");
-        let eased = queue.has_eased(now_us + 15 * MS, 1);
-        match push(&mut queue, now_us + 15 * MS, 1) {
-            Ok(()) => assert!(eased),
-            Err(Full::Late(waited_us)) => {
-                assert_eq!(waited_us, 15 * MS);
-                assert!(!eased, "it has little waiting, and is refused all the same");
-                refused.push(now_us + 15 * MS);
+        for at_us in [now_us, now_us + 15 * MS] {
+            let eased = queue.has_eased(at_us, 1);
+            match push_at(&mut queue, at_us, 1) {
+                Ok(()) => assert!(eased),
+                Err(Full::Late(waited_us)) => {
+                    assert!(waited_us > 10 * MS, "{waited_us}");
+                    assert!(!eased, "it has little waiting, and is refused all the same");
+                    refused.push(at_us);
+                }
+                full => panic!("{full:?}"),
             }
-            full => panic!("{full:?}"),
         }
+        assert!(queue.has_eased(now_us + 15 * MS, 2), "another flow is not late");
         // The younger items of a turn do not make it a good one.
-        turn(&mut queue, now_us + 20 * MS);
+        turn_but_one(&mut queue, now_us + 20 * MS);
     }
     let late_since = began + 20 * MS;
     let first = refused.first().copied().expect("some were refused") - late_since;
     assert!((STANDING_US..STANDING_US + 20 * MS).contains(&first), "after {first} microseconds");
-    assert_eq!(refused.len(), 4, "{refused:?}");
+    assert_eq!(refused.len(), 7, "{refused:?}");
+    push_at(&mut queue, began + 200 * MS, 2).expect("another flow is not refused for it");
+}
 
+/// Turns that take long and leave nothing: what waits has waited for the turn before, not for a queue.
+#[test]
+pub(crate) fn a_queue_that_every_turn_empties_is_not_standing() {
+    let mut queue = Queue::new(Room { wait_us: 10 * MS, ..WIDE });
+    for round in 0..50 {
+        let now_us = round * 20 * MS;
+        for at_us in [now_us, now_us + 15 * MS] {
+            assert!(queue.has_eased(at_us, 1));
+            push_at(&mut queue, at_us, 1).expect("nothing was left behind");
+        }
+        while let Some(next) = queue.pop(now_us + 20 * MS) {
+            queue.done(next.flow, next.load, 0);
+        }
+    }
+    // A queue that stands until something is refused, and then is emptied once.
+    let (mut refused, began) = (0, 2_000 * MS);
+    for round in 0..10 {
+        let now_us = began + round * 20 * MS;
+        for at_us in [now_us, now_us + 15 * MS] {
+            refused += usize::from(push_at(&mut queue, at_us, 1).is_err());
+        }
+        turn_but_one(&mut queue, now_us + 20 * MS);
+    }
+    assert!(refused > 0);
     let now_us = began + 200 * MS;
-    push(&mut queue, now_us, 1).unwrap();
-    turn(&mut queue, now_us + 9 * MS);
-    push(&mut queue, now_us + 10 * MS, 1).unwrap();
-    push(&mut queue, now_us + 30 * MS, 1).expect("it was in time on a turn");
+    assert!(push_at(&mut queue, now_us, 1).is_err());
+    while let Some(next) = queue.pop(now_us) {
+        queue.done(next.flow, next.load, 0);
+    }
+    push_at(&mut queue, now_us + MS, 1).expect("nothing of it waits");
+    push_at(&mut queue, now_us + 30 * MS, 1).expect("one turn that has taken all is enough");
 }

@@ -43,6 +43,23 @@ fn reads_that_find_the_inbox_full_are_refused_at_once() {
     flood("shards = 1\ninbox = 8");
 }
 
+/// As many writes at once, by a client that waits: the node refuses some, and none fails.
+#[test]
+fn a_client_that_waits_for_room_has_all_its_writes_done() {
+    simulate(&Setup { more: "shards = 1\ninbox = 8", ..Setup::default() }, |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1).backpressure(true)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        let mut writes = JoinSet::new();
+        for key in 0..300_u32 {
+            let write = bucket.put(key.to_string(), b"v".to_vec()).blind().timeout(Duration::from_secs(30));
+            writes.spawn(async move { write.await.map(drop) });
+        }
+        writes.join_all().await.into_iter().for_each(|written| written.unwrap());
+        assert!(world.figure("n1", "rejoin_overloaded_total").await > 0.0, "the node has refused some");
+    });
+}
+
 /// Few requests, and large ones, that wait for nodes which do not answer: what a shard works on is bounded by its bytes
 /// too.
 #[test]
