@@ -11,6 +11,7 @@ use std::{
 };
 
 use quinn::{AsyncUdpSocket, Runtime, VarInt};
+use quinn_proto::crypto::HandshakeTokenKey;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -59,6 +60,8 @@ struct Inner {
     quic: quinn::Endpoint,
     local: SocketAddr,
     handshake: Arc<Handshake>,
+    /// Of an endpoint with a certificate; it stays when that is replaced.
+    retry_key: Option<Arc<dyn HandshakeTokenKey>>,
     ready: Mutex<mpsc::Receiver<Accepted>>,
     counters: Arc<Counters>,
 }
@@ -171,7 +174,8 @@ impl Endpoint {
         limits.check()?;
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let local = socket.local_addr().map_err(|error| bind_error(unknown, &error))?;
-        let server = server_config(&identity, &limits)?;
+        let retry_key = identity.credentials.as_deref().map(Limits::retry_key);
+        let server = server_config(&identity, &limits, retry_key.as_ref())?;
         let config = limits.endpoint_config(seed, identity.credentials.as_deref())?;
         let quic =
             quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(SharedRuntime(runtime.clone())));
@@ -187,7 +191,7 @@ impl Endpoint {
             warnings: Arc::default(),
         };
         runtime.spawn(Box::pin(acceptor.run()));
-        Ok(Self(Arc::new(Inner { quic, local, handshake, ready: Mutex::new(receiver), counters })))
+        Ok(Self(Arc::new(Inner { quic, local, handshake, retry_key, ready: Mutex::new(receiver), counters })))
     }
 
     /// The bound address, with its actual port.
@@ -238,7 +242,7 @@ impl Endpoint {
             let name = |identity: &Identity| identity.subject().map_or_else(|| "nobody".into(), ToString::to_string);
             return Err(Error::OtherSubject { expected: name(&before), found: name(&identity) });
         }
-        let server = server_config(&identity, &handshake.limits)?;
+        let server = server_config(&identity, &handshake.limits, self.0.retry_key.as_ref())?;
         handshake.set_identity(identity);
         self.0.quic.set_server_config(server);
         Ok(())
@@ -420,11 +424,18 @@ fn most_connections(limits: &Limits) -> usize {
 }
 
 /// The server configuration, `None` without a node's identity.
-fn server_config(identity: &Identity, limits: &Limits) -> Result<Option<quinn::ServerConfig>, Error> {
+fn server_config(
+    identity: &Identity,
+    limits: &Limits,
+    retry_key: Option<&Arc<dyn HandshakeTokenKey>>,
+) -> Result<Option<quinn::ServerConfig>, Error> {
     let Some(crypto) = tls::server_config(identity)? else { return Ok(None) };
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(limits.transport(STREAMS)?));
     limits.apply_to(&mut config);
+    if let Some(key) = retry_key {
+        config.token_key(key.clone());
+    }
     Ok(Some(config))
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
-use ring::hmac;
+use quinn_proto::crypto::HandshakeTokenKey;
+use ring::{hkdf, hmac};
 
 use crate::identity::Credentials;
 use crate::{Class, Error, Role, Subject};
@@ -199,6 +200,15 @@ impl Limits {
         config.max_udp_payload_size(self.mtu).map_err(|_| Error::BadLimits("mtu is out of range"))?;
         config.rng_seed(seed);
         Ok(config)
+    }
+
+    /// The key of the Retry tokens of an endpoint that starts with these credentials. It must outlive them: who was sent
+    /// a token under a key that is gone is sent another one, which QUIC has him ignore, so that he waits until he gives
+    /// up.
+    pub(crate) fn retry_key(own: &Credentials) -> Arc<dyn HandshakeTokenKey> {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, own.key.secret_der());
+        let derived = hmac::sign(&secret, b"rejoin retry tokens");
+        Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(derived.as_ref()))
     }
 
     /// The receive window of all streams of a connection together.

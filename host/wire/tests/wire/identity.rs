@@ -10,12 +10,39 @@ use rejoin_wire::{
     cert::{ClusterCa, Issued},
 };
 
-use crate::support::{CLUSTER, authority, client_of, loopback, name, node_of, raw_dial, soon, still_serves, valid};
+use crate::support::{
+    CLUSTER, accept_client, authority, client_of, loopback, name, node_of, raw_dial, soon, still_serves, valid,
+};
 
 fn quick() -> Limits {
     let mut limits = Limits::default();
     limits.handshake = Duration::from_millis(300);
     limits
+}
+
+#[tokio::test]
+async fn handshakes_go_on_while_the_certificate_is_replaced() {
+    let ca = authority(CLUSTER);
+    let (node, client) = (node_of(&ca, "n1", Limits::default()), client_of(&ca, Limits::default()));
+    let issued = ca.issue_node(&name("n1"), &[], valid()).unwrap();
+    let identity = Identity::node(ca.cert_pem(), &issued.cert_pem, &issued.key_pem).unwrap();
+    // Between any two steps of a handshake.
+    let replace = async {
+        loop {
+            node.set_identity(identity.clone()).unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let dial = async {
+        for _ in 0..20 {
+            let (dialled, _accepted) = tokio::join!(client.connect_client(node.local_addr()), accept_client(&node));
+            dialled.unwrap();
+        }
+    };
+    tokio::select! {
+        () = replace => {}
+        () = dial => {}
+    }
 }
 
 #[tokio::test]

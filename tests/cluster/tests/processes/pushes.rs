@@ -74,7 +74,7 @@ async fn only_an_operator_pushes_unchecked_and_that_is_said_for_ever() {
 async fn a_check_that_takes_too_long_ends_and_what_the_release_has_is_not_checked() {
     let cluster = checking("law_seconds = 1").await;
     write(&cluster, "slow", &rejoin_test_hostile::guests::slow(20_000_000));
-    cluster.rejoin(&["plugin", "push", "slow.wasm"]).said(7, "checking its laws takes more than 1 s of a processor");
+    cluster.rejoin(&["plugin", "push", "slow.wasm"]).said(7, "checking its laws takes more than ");
     write(&cluster, "cart", real::cart());
     cluster.rejoin(&["plugin", "push", "cart.wasm"]).done();
     let [plugin]: [Value; 1] = listed(&cluster).try_into().unwrap();
