@@ -230,6 +230,7 @@ const MUTANTS: &[Mutant] = &[
         bad_versions(options);
         options.clients.malformed = share(30);
     }),
+    mutant(Rule::UndosRestoreWhatIsLive, &[undos::NAME], bad_versions),
     mutant(Rule::UndosMeetEveryWrite, &[undos::NAME], |options| {
         bad_versions(options);
         (options.faults.partition, options.faults.version, options.buckets[0].keys) = (SECOND / 2, SECOND / 4, 16);

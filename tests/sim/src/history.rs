@@ -154,6 +154,8 @@ pub enum Asked {
         seen: VersionVector,
         /// What takes its place.
         inputs: Vec<Content>,
+        /// The writes that each of them stood for.
+        stood_for: Vec<DotSet>,
         /// Whether one of them is a value that the bucket's plugin must refuse.
         malformed: bool,
     },

@@ -24,6 +24,10 @@ pub(crate) const QUARANTINED: &str = "plugin quarantined";
 /// The mark of a node that merges to another result than the others.
 pub(crate) const VIEWS_DIFFER: &str = "views differ";
 
+/// The mark of a fold that was undone, and of an undo that was refused for now.
+pub(crate) const UNDONE: &str = "fold undone";
+pub(crate) const UNDO_REFUSED: &str = "undo refused";
+
 /// The mark for one dot under two values: a disk went back, and no handshake has found it out.
 pub(crate) const CLASH: &str = "one dot, two values";
 
@@ -130,7 +134,7 @@ impl Recorder {
             self.run.minted.push(Minted { call, node, at_us, dot, stamp, expires, cloudless, restored });
             self.undone.entry(call).or_default().push((key, dot));
         }
-        self.mark("fold undone");
+        self.mark(UNDONE);
     }
 
     /// A shard has written or removed a receipt. Returns it, if it was written.

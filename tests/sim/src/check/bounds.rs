@@ -7,7 +7,7 @@ use rejoin_proto::ActorId;
 use super::Finding;
 use super::index::Index;
 use super::reads::Losses;
-use crate::history::KeyId;
+use crate::history::{KeyId, NodeIndex};
 
 /// Its name in findings.
 pub const NAME: &str = "bounds";
@@ -22,7 +22,10 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
         let actors: BTreeSet<ActorId> = by_key.minted.iter().map(|&at| index.run.minted[at].dot.actor).collect();
         // Each owner or fallback takes writes up to the limit of what it has itself; at worst none of them has what
         // the others took, nor what it took itself before its disk lost that.
-        let nodes = of.owners.len() + of.fallbacks + of.later_owners;
+        let minters: BTreeSet<NodeIndex> = by_key.minted.iter().map(|&at| index.run.minted[at].node).collect();
+        // Where owners change, all nodes that were one have taken writes.
+        let former = if of.moves { minters.len() } else { 0 };
+        let nodes = (of.owners.len() + of.fallbacks + of.later_owners).max(former);
         let most = (nodes + Losses::of(index.run, key as KeyId).count()) * usize::from(of.siblings);
         for held in by_key.finals.iter().map(|&at| &index.run.finals[at]) {
             let Some(object) = &held.object else { continue };

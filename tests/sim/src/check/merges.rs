@@ -115,7 +115,8 @@ mod tests {
             stamp_ms: at as u64,
             writer: 1,
         };
-        history::Merge { key: 0, node: 0, siblings: values.iter().enumerate().map(sibling).collect(), value: set(made) }
+        let siblings = values.iter().enumerate().map(sibling).collect();
+        history::Merge { bad: false, shadow: false, key: 0, node: 0, siblings, value: set(made) }
     }
 
     fn of(merges: Vec<history::Merge>) -> Vec<String> {

@@ -7,7 +7,9 @@ use rejoin_core::causal::{self, Write};
 use rejoin_laws::{Merge, Sibling};
 use rejoin_plugin_cart::Cart;
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::{ActorId, Content, Dot, DotSet, FoldedBy, Hlc, Object, PluginDigest, ProfileId, VersionVector};
+use rejoin_proto::{
+    ActorId, Content, Dot, DotSet, Entry, FoldedBy, Hlc, Object, PluginDigest, ProfileId, VersionVector,
+};
 
 use super::index::{Index, context};
 use super::{Check, Finding};
@@ -250,7 +252,7 @@ impl Story {
 
     /// The bad version of the plugin folds what one replica shows to the first of its values. Its node keeps the
     /// receipt, and all that comes of it is returned: the dots of the fold, and what it was made of.
-    pub(super) fn fold_badly(&mut self, node: usize) -> (DotSet, Vec<Content>) {
+    pub(super) fn fold_badly(&mut self, node: usize) -> (DotSet, Vec<Entry>) {
         let inputs = causal::visible(&self.replicas[node], 0);
         let values: Vec<Bytes> = causal::siblings(&inputs).into_iter().map(|sibling| sibling.value).collect();
         let least = values.iter().min().expect("values").clone();
@@ -272,19 +274,24 @@ impl Story {
             given_up: false,
         };
         self.run.folds.push(fold);
-        (dots, inputs.into_iter().map(|input| input.content).collect())
+        (dots, inputs)
     }
 
     /// An operator undoes a fold at a node.
-    pub(super) fn undo(&mut self, node: usize, (dots, inputs): &(DotSet, Vec<Content>)) -> CallId {
+    pub(super) fn undo(&mut self, node: usize, (dots, inputs): &(DotSet, Vec<Entry>)) -> CallId {
         let seen = causal::context_of(dots);
-        let asked = Asked::Undo { seen: seen.clone(), inputs: inputs.clone(), malformed: false };
+        let asked = Asked::Undo {
+            seen: seen.clone(),
+            inputs: inputs.iter().map(|input| input.content.clone()).collect(),
+            stood_for: inputs.iter().map(|input| input.dots.clone()).collect(),
+            malformed: false,
+        };
         let call = self.call(node, asked, Outcome::Ok(Answer::default()));
         let stamp = Hlc::from_ms(self.now_us);
-        for (place, content) in inputs.iter().enumerate() {
+        for (place, input) in inputs.iter().enumerate() {
             self.counters[node] += 1;
             let dot = Dot { actor: ActorId(node as u64 + 1), counter: self.counters[node] };
-            let (seen, content) = (seen.clone(), content.clone());
+            let (seen, content) = (seen.clone(), input.content.clone());
             causal::put(&mut self.replicas[node], Write { seen, dot, content, stamp, expires: None });
             self.run.minted.push(Minted {
                 call,

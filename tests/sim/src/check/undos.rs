@@ -4,10 +4,12 @@
 //! A fold is beyond an undo if its receipt has gone for want of room, or its node's disk has lost something since. The
 //! undo itself is judged by all other checkers: what was acknowledged must be there again.
 
+use rejoin_proto::Dot;
+
 use super::Finding;
 use super::index::{ByKey, Index, Write};
 use super::reads::Losses;
-use crate::history::{Asked, KeyId, Minted};
+use crate::history::{Asked, KeyId};
 
 /// Its name in findings.
 pub const NAME: &str = "undos";
@@ -37,44 +39,49 @@ fn left(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Findin
     }
 }
 
-/// Undos of what had been written over.
+/// Inputs that were restored though all that they stood for had been written over.
 fn written_over(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Finding>) {
     let losses = Losses::of(index.run, key);
     let minted = || by_key.minted.iter().map(|&at| &index.run.minted[at]);
-    let undos = minted().filter(|minted| minted.restored.is_some());
-    for undo in undos {
+    for undo in minted() {
         let call = index.call(undo.call);
-        let Asked::Undo { seen: fold, .. } = &call.asked else { continue };
-        let is_over = |write: &&Write| {
+        let (Asked::Undo { stood_for, .. }, Some(place)) = (&call.asked, undo.restored) else { continue };
+        let Some(input) = stood_for.get(place) else { continue };
+        // Whether a write that was acknowledged before the undo had seen a dot, and its coordinator went by that.
+        let has_seen = |write: &&Write, seen: Dot| {
             let dot = index.dot(write);
             let of = minted().find(|minted| Some(minted.dot) == dot);
-            let replaces = of.is_some_and(|of| !of.cloudless && of.at_us < undo.at_us);
-            let seen = index.seen(write.call).filter(|_| replaces && dot.is_some_and(|dot| !fold.contains(dot)));
             let known = write.acked_us.is_some_and(|acked_us| acked_us < call.invoked_us);
-            let meets = |of: &Minted| fold.contains(of.dot) && of.at_us < undo.at_us;
             known
+                && dot != Some(seen)
+                && of.is_some_and(|of| !of.cloudless)
                 && losses.none_in(write.invoked_us, call)
-                && seen.is_some_and(|seen| minted().any(|of| Some(of.dot) != dot && meets(of) && seen.contains(of.dot)))
+                && index.seen(write.call).is_some_and(|context| context.contains(seen))
         };
-        if let Some(write) = by_key.writes.iter().find(is_over) {
-            let evidence = format!(
-                "call {} undid at {} µs what call {}, acknowledged at {:?} µs, had written over",
-                undo.call, undo.at_us, write.call, write.acked_us
-            );
-            findings.push(Finding { checker: NAME, key: Some(key), evidence });
-        }
+        let dots: Vec<Dot> = minted().map(|of| of.dot).filter(|dot| input.contains(*dot)).collect();
+        let over = |dot: &Dot| by_key.writes.iter().find(|write| has_seen(write, *dot));
+        let Some(write) = dots.first().and_then(over).filter(|_| dots.iter().all(|dot| over(dot).is_some())) else {
+            continue;
+        };
+        let evidence = format!(
+            "call {} restored at {} µs what call {}, acknowledged at {:?} µs, had written over",
+            undo.call, undo.at_us, write.call, write.acked_us
+        );
+        findings.push(Finding { checker: NAME, key: Some(key), evidence });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rejoin_proto::{DotSet, Entry};
+
     use super::super::story::Story;
     use super::super::{convergence, dots, survival};
     use super::*;
     use crate::history::{Basis, Kind};
 
     /// Two writes, of which the bad version has kept one at the first node.
-    fn folded() -> (Story, (rejoin_proto::DotSet, Vec<rejoin_proto::Content>)) {
+    fn folded() -> (Story, (DotSet, Vec<Entry>)) {
         let mut story = Story::new(Kind::Set);
         story.run.keys[0].folds = true;
         story.add(0, Basis::Blind, &[]);
@@ -131,6 +138,30 @@ mod tests {
         story.undo(1, &fold);
         story.settle();
         story.end();
-        assert!(story.findings(check)[0].contains("had written over"), "{:?}", story.findings(check));
+        let found = story.findings(check);
+        assert!(found.len() == 2 && found[0].contains("had written over"), "{found:?}");
+    }
+
+    #[test]
+    fn what_a_write_has_left_of_a_fold_may_be_undone() {
+        let mut story = Story::new(Kind::Set);
+        story.run.keys[0].folds = true;
+        let (first, element) = story.add(0, Basis::Blind, &[]);
+        story.add(1, Basis::Blind, &[]);
+        story.settle();
+        let (dots, inputs) = story.fold_badly(0);
+        story.settle();
+        // Its writer has seen one of the two.
+        story.add(0, Basis::After(first), &[element]);
+        story.settle();
+        let left = inputs.iter().filter(|input| input.dots.contains(story.run.minted[1].dot)).cloned().collect();
+        story.undo(1, &(dots.clone(), left));
+        story.settle();
+        story.end();
+        for of in [check, survival::check, convergence::check] {
+            assert_eq!(story.findings(of), [""; 0]);
+        }
+        story.undo(1, &(dots, inputs));
+        assert_eq!(story.findings(check).len(), 1, "the other one was written over");
     }
 }

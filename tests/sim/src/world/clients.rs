@@ -12,6 +12,7 @@ use super::{Occurrence, World};
 use crate::describe;
 use crate::history::{Answer, Asked, Call, CallId, KeyId, NodeIndex, Outcome, Stray};
 use crate::options::MS;
+use crate::record::UNDO_REFUSED;
 use crate::workload::{Ask, Retry};
 
 /// The most attempts at one write.
@@ -189,7 +190,7 @@ impl World {
                         ErrorCode::TooManySiblings => "undo found no room",
                         ErrorCode::BadRequest => "undo would not last",
                         ErrorCode::InvalidValue => "undo of malformed values refused",
-                        _ => "undo refused",
+                        _ => UNDO_REFUSED,
                     });
                 } else if error.code == ErrorCode::InvalidValue {
                     self.recorder.mark("malformed value refused");

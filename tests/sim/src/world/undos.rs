@@ -15,13 +15,16 @@ use rejoin_proto::{Content, Entry, Object, PluginDigest, RequestId, codec};
 use super::World;
 use crate::history::{Asked, KeyId, Kind, Stray};
 use crate::options::SECOND;
+use crate::record::{UNDO_REFUSED, UNDONE};
 use crate::workload::Ask;
 
 /// The time in which the bad version must be gone from all nodes, once all of them serve, and that of the undos of a
 /// round.
 const GONE_US: u64 = 60 * SECOND;
-/// The most rounds of undos. One takes away what is in the way of another.
+/// The most rounds of undos, and the time until what was refused is tried again: the memory of retries may be full, and
+/// empties within the longest window.
 const ROUNDS: u32 = 12;
+const AGAIN_US: u64 = 10 * SECOND;
 
 impl World {
     /// Plans the undos of all folds of a bucket's bad version that receipts tell of.
@@ -86,7 +89,12 @@ impl World {
             let bytes: &[u8] = if self.keys.kind(key) == Kind::Cart { b"[]" } else { b"no eigh" };
             last.content = Content::Value(Bytes::from_static(bytes));
         }
-        let asked = Asked::Undo { seen, inputs: inputs.iter().map(|input| input.content.clone()).collect(), malformed };
+        let asked = Asked::Undo {
+            seen,
+            inputs: inputs.iter().map(|input| input.content.clone()).collect(),
+            stood_for: inputs.iter().map(|input| input.dots.clone()).collect(),
+            malformed,
+        };
         let put = Put {
             bucket: name,
             key: receipt.object.key.clone(),
@@ -134,6 +142,8 @@ impl World {
             if !self.has_bad_folds() {
                 break;
             }
+            let times = |world: &Self, mark| world.recorder.marks.get(mark).copied().unwrap_or_default();
+            let (undone, refused) = (times(self, UNDONE), times(self, UNDO_REFUSED));
             if self.options.exchange {
                 problems.extend(self.agree().map(|apart| format!("before undos {apart}")));
             } else {
@@ -145,6 +155,11 @@ impl World {
                 if !self.run_while(until_us, idle) {
                     problems.push(format!("undos of bucket b{bucket} did not end"));
                 }
+            }
+            if times(self, UNDO_REFUSED) > refused {
+                self.run_until(self.now_us + AGAIN_US);
+            } else if times(self, UNDONE) == undone {
+                break;
             }
         }
         self.versions.settled = true;
