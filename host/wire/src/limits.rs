@@ -202,9 +202,9 @@ impl Limits {
         Ok(config)
     }
 
-    /// The key of the Retry tokens of an endpoint that starts with these credentials. It must outlive them: who was sent
-    /// a token under a key that is gone is sent another one, which QUIC has him ignore, so that he waits until he gives
-    /// up.
+    /// The key of the Retry tokens of an endpoint that starts with these credentials. It must outlive them: who was
+    /// sent a token under a key that is gone is sent another one, which QUIC has him ignore, so that he waits until he
+    /// gives up.
     pub(crate) fn retry_key(own: &Credentials) -> Arc<dyn HandshakeTokenKey> {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, own.key.secret_der());
         let derived = hmac::sign(&secret, b"rejoin retry tokens");

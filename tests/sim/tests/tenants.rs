@@ -60,6 +60,7 @@ fn told(run: &Run) -> BTreeMap<u32, Vec<String>> {
         assert_eq!(run.keys[call.key as usize].tenant, 0, "a session asks for keys of its tenant");
         let asked = match &call.asked {
             Asked::Get { r } => format!("get, {r:?}"),
+            Asked::Undo { .. } => "undo".to_owned(),
             Asked::Put { value, basis, w, .. } => {
                 let basis = match basis {
                     Basis::Blind => "blind",

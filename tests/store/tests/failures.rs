@@ -174,13 +174,14 @@ fn lies(test: &'static str, about: fn(&str) -> bool, expected: fn(&Cursor<'_>, &
     });
 }
 
-/// All of them, so that segments have lost their slots too. What the mark has said at its last sync is there or missed.
+/// All of them, so that segments have lost their slots too. What the mark has said at its last sync is there, or its
+/// loss is said.
 #[test]
 fn syncs_that_lie_about_the_journal() {
     lies("syncs_that_lie_about_the_journal", |name| name.ends_with(".seg"), |_, _| Some(Loss::Required));
 }
 
-/// That looks like a power cut during the sync. What was synced before it is there or missed.
+/// That looks like a power cut during the sync. What was synced before it is there, or its loss is said.
 #[test]
 fn a_last_sync_that_lies_about_the_journal() {
     campaign("a_last_sync_that_lies_about_the_journal", 0..SEEDS, |seed, cuts| {

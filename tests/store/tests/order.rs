@@ -101,6 +101,46 @@ fn ends_in_the_middle_of_a_start(failed_sync: bool) {
     assert_eq!((value(&node, "key").as_deref(), value(&node, "other").as_deref()), (Some("new"), Some("new")));
 }
 
+/// A mark that is written and not synced vouches for the last sync as long as the machine goes on. A start that flushes
+/// what that sync has covered makes it durable, so that no later one cuts what the tree has.
+#[test]
+fn the_mark_is_durable_before_the_tree_has_what_a_start_replays() {
+    let root = scratch();
+    let disk = MemoryDisk::new(root.path(), &Image::default()).watching(&root.path().join(SHARD).join("tree"));
+    let mut node = Node::open(root.path(), &disk).unwrap();
+    node.data.settle().unwrap();
+    for key in ["key", "other"] {
+        write(&mut node, key, "new");
+        node.store.syncer().sync().unwrap();
+    }
+    drop((node, disk.seen()));
+    let mut machine = disk.machine();
+    drop(Node::open(root.path(), &disk).unwrap());
+    let seen = disk.seen();
+    let flushed = seen.iter().rposition(|seen| matches!(seen, DiskEvent::Tree(_))).expect("a flush");
+    for seen in &seen[..flushed] {
+        if let DiskEvent::Call(call) = seen {
+            machine.apply(call);
+        }
+    }
+    // The power fails, and the record of the last sync is gone.
+    let mut image = machine.crash(Survival::Nothing, &mut Random::new(0, 0)).image;
+    image.reboot();
+    let mut found = 0;
+    for content in image.files.iter_mut().filter(|(name, _)| name.ends_with(".seg")).map(|(_, content)| content) {
+        if let Some(key) = content.written().windows(5).position(|bytes| bytes == b"other") {
+            content.edit()[key - 34..].fill(0);
+            found += 1;
+        }
+    }
+    assert_eq!(found, 1);
+    let root = scratch();
+    let DiskEvent::Tree(tree) = &seen[flushed] else { panic!("a flush") };
+    tree.write(&root.path().join(SHARD).join("tree"));
+    let node = Node::open(root.path(), &MemoryDisk::new(root.path(), &image)).unwrap();
+    assert!(!node.recovery.lost.is_empty());
+}
+
 #[test]
 fn a_failed_sync_does_not_become_a_success_by_a_restart() {
     let root = scratch();

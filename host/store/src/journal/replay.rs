@@ -2,11 +2,12 @@
 //!
 //! Every record up to the last confirmed sync must be there; what is missing or damaged among those is *lost*. The
 //! first bad record behind it is the torn end of the journal, and everything from there on is cut. A slot is written
-//! before its sync, so after a power cut the records that only the newest slot names may be missing too: nobody had been
-//! answered yet. Such a record counts as torn only if a part of it was never written; other damage there is a loss.
+//! before its sync, so after a power cut the records that only the newest slot names may be missing too: nobody had
+//! been answered yet. Such a record counts as torn only if a part of it was never written; other damage there is a
+//! loss.
 //!
-//! A lost end, if blocks are zeros or the file is cut, leaves the slots at the front as they are. A segment that is lost
-//! as a whole takes its slots along: so the mark names the newest segment that was synced.
+//! A lost end, if blocks are zeros or the file is cut, leaves the slots at the front as they are. A segment that is
+//! lost as a whole takes its slots along: so the mark names the newest segment that was synced.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A segment file: its name, its header behind the [slots](super::slot), and the snapshot of the pinned rows in front of
-//! its records.
+//! A segment file: its name, its header behind the [slots](super::slot), and the snapshot of the pinned rows in front
+//! of its records.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::pinned::{Key, Pinned};
 
 /// The magic number; its last digits are the version.
 const MAGIC: &[u8; 8] = b"RJSEGM02";
-/// Bytes between the slots and the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header
-/// checksum.
+/// Bytes between the slots and the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum,
+/// header checksum.
 const HEAD: usize = 48;
 
 /// The offset of the snapshot's rows: behind the slots, the header, and the snapshot's version and row count.
@@ -73,7 +73,8 @@ impl Header {
         bytes
     }
 
-    /// Decodes the header from the bytes behind the slots; `None` if it is damaged, belongs to another segment, or was never written.
+    /// Decodes the header from the bytes behind the slots; `None` if it is damaged, belongs to another segment, or was
+    /// never written.
     pub(super) fn decode(bytes: &[u8], number: u64) -> Option<Self> {
         let head = bytes.get(..HEAD)?;
         if &head[..8] != MAGIC || read_u32(head, 44) != crc32c::crc32c(&head[..44]) {

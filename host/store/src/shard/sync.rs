@@ -121,7 +121,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes the mark durable, and with it the end of the last sync: see [`DurableState::sync_mark`](super::durable::DurableState::sync_mark).
+    /// Makes the mark durable, and with it the end of the last sync: see `DurableState::sync_mark`.
     pub(super) fn confirm(&self) -> Result<(), StoreFault> {
         let mut durable = lock(&self.durable);
         self.poison.check()?;

@@ -285,7 +285,11 @@ async fn a_split_ends_after_nodes_were_killed_in_the_middle_of_it_and_nothing_is
 async fn has_copies(cluster: &Cluster, index: usize, n: u8) {
     let address = cluster.address(index).to_string();
     rejoin_test_cluster::within(Duration::from_secs(60), "the copies have changed", async || {
-        let show = cluster.rejoin(&["bucket", "show", "plain", "--json", "--node", &address]).done().json();
+        let ran = cluster.rejoin(&["bucket", "show", "plain", "--json", "--node", &address]);
+        if ran.code != Some(0) {
+            return Err(ran.talk);
+        }
+        let show = ran.json();
         match show["change"].is_null() && show["n"] == n {
             true => Ok(()),
             false => Err(show.to_string()),

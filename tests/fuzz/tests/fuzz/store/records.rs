@@ -8,7 +8,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{BASE, Opened};
 use crate::{fuzz, meter};
 
-/// Bytes in front of a segment's snapshot, and in front of a record's payload.
+/// Bytes of the slots in front of a segment's header, of the header, and in front of a record's payload.
+const SLOTS: usize = 2 * 4096;
 const SEGMENT_HEAD: usize = 48;
 const RECORD_HEAD: usize = 24;
 /// What opening a shard of this size takes, whatever is in its journal.
@@ -26,8 +27,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 fn end() -> (PathBuf, Vec<u8>, u64, u64) {
     let (path, mut segment) =
         BASE.disk.list_all().into_iter().rfind(|(path, _)| path.extension().is_some_and(|it| it == "seg")).unwrap();
-    let (mut index, mut chain) = (u64_at(&segment, 16) - 1, u64_at(&segment, 24));
-    let mut at = SEGMENT_HEAD + u64_at(&segment, 32) as usize;
+    let (mut index, mut chain) = (u64_at(&segment, SLOTS + 16) - 1, u64_at(&segment, SLOTS + 24));
+    let mut at = SLOTS + SEGMENT_HEAD + u64_at(&segment, SLOTS + 32) as usize;
     while segment.len() >= at + RECORD_HEAD && u32_at(&segment, at) > 0 {
         (index, chain) = (u64_at(&segment, at + 8), u64_at(&segment, at + 16));
         at += RECORD_HEAD + u32_at(&segment, at) as usize;
