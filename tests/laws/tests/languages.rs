@@ -42,7 +42,7 @@ fn built(language: Language) -> Option<&'static Built> {
 }
 
 fn on_two_hosts(language: Language, bytes: &[u8]) -> Built {
-    let host = || Host::new(HostConfig { instances: 2, ..HostConfig::default() }).expect("a host");
+    let host = || Host::new(HostConfig::default()).expect("a host");
     let (here, there, props) = (host(), host(), props(language));
     let limits = ModuleLimits::for_bytes(MODULE_BYTES);
     let compiled = Compiler::InProcess.compile(&here, bytes, &limits, &CancelToken::default());
