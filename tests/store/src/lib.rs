@@ -41,6 +41,9 @@ pub use transcript::transcript;
 pub use tree::Tree;
 pub use verify::{Expected, Loss, Outcome, verify};
 
+/// The bytes of a segment's two slots, in front of its header: each has half of them.
+pub const FRONT: usize = 8192;
+
 /// Options with small limits, so that a test reaches them.
 pub fn small() -> Options {
     Options {

@@ -7,14 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rejoin_test_store::{
-    Content, Cuts, DiskEvent, Expected, Image, Loss, Machine, MemoryDisk, Model, Node, Outcome, Random, SECTOR, SHARD,
-    Survival, Tree, campaign, recording, used, verify,
+    Content, Cuts, DiskEvent, Expected, FRONT, Image, Loss, Machine, MemoryDisk, Model, Node, Outcome, Random, SECTOR,
+    SHARD, Survival, Tree, campaign, recording, used, verify,
 };
 
 /// Seeds per kind of damage.
 const SEEDS: u64 = 5;
-/// The bytes of a segment's two slots, in front of its header.
-const FRONT: usize = 8192;
 /// Moments of each script at which the files are taken.
 const MOMENTS: usize = 4;
 

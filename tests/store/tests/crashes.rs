@@ -4,15 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_test_store::{
-    Call, Cursor, Cuts, DiskEvent, Expected, FileChange, Loss, Random, Recording, SECTOR, STEPS, Survival, campaign,
-    recording, transcript,
+    Call, Cursor, Cuts, DiskEvent, Expected, FRONT, FileChange, Loss, Random, Recording, SECTOR, STEPS, Survival,
+    campaign, recording, transcript,
 };
 
 /// Seeds per kind of crash.
 const SEEDS: u64 = 5;
-/// The bytes of a segment's two slots, in front of its header, and of one of them.
-const FRONT: usize = 2 * SLOT;
-const SLOT: usize = 4096;
 
 /// Losses of power that leave this.
 fn power_cuts(test: &'static str, survival: Survival, seeds: std::ops::Range<u64>) {
@@ -134,7 +131,7 @@ fn a_loss_of_power_that_leaves_noise_in_a_sector() {
 fn slot<'a>(walk: &'a Cursor<'_>, next: &DiskEvent) -> Option<(&'a str, usize, std::sync::Arc<[u8]>)> {
     let DiskEvent::Call(Call::Change(file, FileChange::Write(offset, bytes))) = next else { return None };
     let name = walk.machine.name_of(*file);
-    (name.ends_with(".seg") && *offset < FRONT && bytes.len() == SLOT).then(|| (name, *offset, bytes.clone()))
+    (name.ends_with(".seg") && *offset < FRONT && bytes.len() == FRONT / 2).then(|| (name, *offset, bytes.clone()))
 }
 
 /// Losses of power in a sync, of which the slot does not come through as the rest does. `keeps` is what the disk has of

@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rejoin_core::port::{Space, Store};
 use rejoin_store::{CommitSeq, Recovery, ShardStore, Start};
-use rejoin_test_store::{copy, edit, get, open, put, rows, segments, used};
+use rejoin_test_store::{FRONT, copy, edit, get, open, put, rows, segments, used};
 
 const RECORDS: usize = 6;
-/// The bytes of a segment's two slots, in front of its header.
-const FRONT: usize = 8192;
 
 /// A shard with six synced records, one commit each, in one segment.
 fn synced(dir: &Path) {

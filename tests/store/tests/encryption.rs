@@ -15,7 +15,7 @@ use rejoin_store::{
     ShardStore, Start,
 };
 use rejoin_test_store::{
-    DiskEvent, Expected, Loss, Random, Recording, SECTOR, Survival, campaign, copy, crc, edit, get, put, rows,
+    DiskEvent, Expected, FRONT, Loss, Random, Recording, SECTOR, Survival, campaign, copy, crc, edit, get, put, rows,
     segments, small,
 };
 
@@ -253,7 +253,8 @@ fn rows_that_wait_in_the_journal_for_want_of_room_are_written_anew_too() {
 fn forge(dir: &Path, change: impl FnOnce(&mut [u8])) {
     let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     edit(segments(dir).first().unwrap(), |segment| {
-        let (chain, at) = (word(segment, 24), 48 + word(segment, 32) as usize);
+        // Behind both slots and the header.
+        let (chain, at) = (word(segment, FRONT + 24), FRONT + 48 + word(segment, FRONT + 32) as usize);
         let length = u32::from_le_bytes(segment[at..at + 4].try_into().unwrap()) as usize;
         let record = &mut segment[at..at + 24 + length];
         change(&mut record[24..]);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
-    Call, DiskEvent, Fault, FileChange, Image, MemoryDisk, Outcome, Random, SHARD, Survival, campaign, recording, rows,
-    scratch, small,
+    Call, DiskEvent, FRONT, Fault, FileChange, Image, MemoryDisk, Outcome, Random, SHARD, Survival, campaign,
+    recording, rows, scratch, small,
 };
 
 /// Where the next segment is made.
@@ -158,7 +158,7 @@ fn the_scripts_make_segments_in_steps_in_which_rows_change_behind_the_copy() {
 fn snapshot(segment: &[u8]) -> (u64, u64) {
     let word = |at: usize| u32::from_le_bytes(segment[at..at + 4].try_into().unwrap()) as usize;
     let (mut seen, mut again, mut removed) = (BTreeSet::new(), 0, 0);
-    let (count, mut at) = (word(8192 + 49), 8192 + 53);
+    let (count, mut at) = (word(FRONT + 49), FRONT + 53);
     for _ in 0..count {
         let (has_value, length) = (segment[at] & 2 > 0, word(at + 1));
         let key = segment[at + 5..at + 5 + length].to_vec();

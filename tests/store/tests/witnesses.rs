@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rejoin_core::port::{Space, Store};
 use rejoin_test_store::{
-    Call, Content, Cursor, Cuts, DiskEvent, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SECTOR, SHARD,
-    Survival, Witness, campaign, copy, put, recording, scratch, used,
+    Call, Content, Cursor, Cuts, DiskEvent, Expected, FRONT, Fault, Image, Loss, MemoryDisk, Node, Random, SECTOR,
+    SHARD, Survival, Witness, campaign, copy, put, recording, scratch, used,
 };
 
 /// Seeds per kind of crash.
@@ -18,9 +18,8 @@ const SEEDS: u64 = 5;
 /// One moment in so many is looked at, and one in so many of those at which everything is synced.
 const ONE_IN: u64 = 50;
 const ONE_SYNCED_IN: u64 = 8;
-/// The bytes of a slot's block, and of both.
-const SLOT: usize = 4096;
-const FRONT: usize = 2 * SLOT;
+/// The bytes of a slot's block.
+const SLOT: usize = FRONT / 2;
 
 /// A crash, and what it leaves.
 struct Crashed<'a> {
