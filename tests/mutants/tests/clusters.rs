@@ -222,10 +222,6 @@ const MUTANTS: &[Mutant] = &[
         good_versions(options);
         options.max_receipt_bytes = 2_000;
     }),
-    mutant(Rule::ReturnedKeysFoldLate, &[cart_checker::NAME, undos::NAME], |options| {
-        bad_versions(options);
-        options.versions.canaries = share(100);
-    }),
     mutant(Rule::UndosRestoreWhatWasAccepted, &[values::NAME], |options| {
         bad_versions(options);
         options.clients.malformed = share(30);
