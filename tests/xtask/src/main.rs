@@ -35,9 +35,9 @@ Try it:
                merged cart.
 
 Test it:
-  test         Build proto and core without the standard library, then build and run every test of the workspace.
-  ci           Run what CI runs: formatting, Cargo.lock, licences, clippy and the documentation, then all of `test`,
-               with two minutes of `storm` before the tests.
+  test         Check proto and core without the standard library, then build and run every test of the workspace.
+  ci           Run what CI runs: formatting, Cargo.lock and licences, then all of `test`. Before its tests come two
+               minutes of `storm`, with clippy and the documentation beside it.
                Prints how long each step took.
   guests       Build the carts in C and in JavaScript where their tools are (clang and wasm-ld; node and npm), and check
                that they obey the laws and give the bytes of the one in Rust. Says what it skips, and why.
@@ -255,7 +255,8 @@ fn summary(took: &[(&str, Duration)]) -> String {
 
 fn perform(step: &Step, root: &Path) -> Result<(), String> {
     match step {
-        Step::Command(command) => command.run(root),
+        Step::Command(run) => run.run(root),
+        Step::Beside(run, others) => run.run_beside(others, root),
         Step::Licences => licences::check(root),
         Step::Sbom => sbom::document(root).map(|document| print(document.trim_end())),
         Step::Reproduce(work) => reproduce::check(root, work),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::setup;
-use crate::steps::{Step, cargo_with, program};
+use crate::steps::{Run, Step, cargo_with, program};
 
 /// The length of the storm in CI, in minutes.
 const CI_MINUTES: &str = "2";
@@ -74,8 +74,8 @@ impl Program {
 }
 
 /// The storm of CI, once everything is built.
-pub(crate) fn storm_in_ci(path: &Path) -> Step {
-    program(Program::Storm.what(), path, vec!["--minutes".to_owned(), CI_MINUTES.to_owned()])
+pub(crate) fn storm_in_ci(path: &Path) -> Run {
+    Run::program(Program::Storm.what(), path, vec!["--minutes".to_owned(), CI_MINUTES.to_owned()])
 }
 
 #[cfg(test)]

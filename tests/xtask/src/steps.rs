@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use crate::programs;
@@ -19,6 +20,8 @@ const TEST_THREADS: &str = "RUST_TEST_THREADS";
 pub(crate) enum Step {
     /// Run a program.
     Command(Run),
+    /// Run a program that leaves processors idle, and others one after another at the lowest priority beside it.
+    Beside(Run, Vec<Run>),
     /// Check the licences here, without cargo-deny.
     Licences,
     /// Print what the binary is made of.
@@ -52,13 +55,13 @@ pub(crate) fn demo(rejoin: &Path) -> Vec<Step> {
     ]
 }
 
-/// The no_std builds, then all tests. The tests come last, so that what the runner prints about them ends the output.
+/// The no_std check, then all tests. The tests come last, so that what the runner prints about them ends the output.
 ///
 /// The binaries are built first, and with the same features as the tests: tests of other crates start `rejoin`.
 pub(crate) fn test() -> Vec<Step> {
-    let bare = ["build", "-p", "rejoin-proto", "-p", "rejoin-core", "--target", WASM, "--no-default-features"];
+    let bare = ["check", "-p", "rejoin-proto", "-p", "rejoin-core", "--target", WASM, "--no-default-features"];
     vec![
-        cargo("the no_std build of proto and core", &bare),
+        cargo("the no_std check of proto and core", &bare),
         cargo("the build", &["build", "--workspace", "--bins", "--tests"]),
         cargo_with("the tests", owned(&["test", "--workspace"]), vec![(TEST_THREADS, test_threads())]),
     ]
@@ -73,25 +76,30 @@ fn test_threads() -> String {
 
 /// Builds the carts in C and in JavaScript, and checks their laws, scenarios and bytes.
 pub(crate) fn guests(target: &Path) -> Vec<Step> {
-    let tests = ["test", "--workspace", "--test", "languages", "--test", "cart"];
+    let tests = ["test", "--workspace", "--test", "laws", "--", "languages::", "cart::"];
     vec![Step::Packages(target.into()), cargo("the carts", &tests)]
 }
 
-/// Everything that must hold before a change is merged, the quickest to fail first. The storm at that path runs once
-/// all is built, while nothing else runs.
+/// Everything that must hold before a change is merged. The storm at that path runs once all is built. It leaves half
+/// of two processors idle, so clippy and the documentation have them: they add faults of time to the storm, no others.
 pub(crate) fn ci(cargo_deny: bool, storm: &Path, target: &Path) -> Vec<Step> {
     let mut steps = vec![cargo(FORMATTING, &["fmt", "--all", "--check"]), cargo(LOCK, &["fetch", "--locked"])];
     steps.extend(licences(cargo_deny));
-    // Programs that only measure are checked here and built by nobody else. Both steps have one set of features, so
-    // that the second checks no dependency again.
-    let clippy = ["clippy", "--workspace", "--all-targets", "--features", "measure", "--", "-D", "warnings"];
-    steps.push(cargo("clippy", &clippy));
-    let doc = ["doc", "--workspace", "--no-deps", "--features", "measure"];
-    steps.push(with("the documentation", &doc, &[("RUSTDOCFLAGS", "-D warnings")]));
     steps.push(Step::Packages(target.into()));
     steps.extend(test());
-    steps.insert(steps.len() - 1, programs::storm_in_ci(storm));
+    steps.insert(steps.len() - 1, Step::Beside(programs::storm_in_ci(storm), lints()));
     steps
+}
+
+/// Programs that only measure are checked here and built by nobody else. Both runs have one set of features, so that
+/// the second checks no dependency again.
+fn lints() -> Vec<Run> {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--features", "measure", "--", "-D", "warnings"];
+    let doc = ["doc", "--workspace", "--no-deps", "--features", "measure"];
+    vec![
+        Run::cargo("clippy", owned(&clippy), Vec::new()),
+        Run::cargo("the documentation", owned(&doc), vec![("RUSTDOCFLAGS", "-D warnings".to_owned())]),
+    ]
 }
 
 /// The licences of all dependencies: by cargo-deny where it is installed, otherwise by our own reading of deny.toml.
@@ -110,21 +118,17 @@ pub(crate) fn bench() -> Vec<Step> {
 }
 
 fn cargo(what: &'static str, arguments: &[&'static str]) -> Step {
-    with(what, arguments, &[])
-}
-
-fn with(what: &'static str, arguments: &[&'static str], environment: &[(&'static str, &'static str)]) -> Step {
-    cargo_with(what, owned(arguments), environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
+    cargo_with(what, owned(arguments), Vec::new())
 }
 
 /// A step that calls cargo with these arguments, and these variables beside the shell's.
 pub(crate) fn cargo_with(what: &'static str, arguments: Vec<String>, environment: Vec<(&'static str, String)>) -> Step {
-    Step::Command(Run { what, program: cargo_path(), arguments, environment })
+    Step::Command(Run::cargo(what, arguments, environment))
 }
 
 /// A step that runs a program of the workspace.
 pub(crate) fn program(what: &'static str, path: &Path, arguments: Vec<String>) -> Step {
-    Step::Command(Run { what, program: path.into(), arguments, environment: Vec::new() })
+    Step::Command(Run::program(what, path, arguments))
 }
 
 fn owned(words: &[&str]) -> Vec<String> {
@@ -153,16 +157,73 @@ pub(crate) fn command(program: &OsString, root: &Path) -> Command {
 }
 
 impl Run {
+    fn cargo(what: &'static str, arguments: Vec<String>, environment: Vec<(&'static str, String)>) -> Self {
+        Self { what, program: cargo_path(), arguments, environment }
+    }
+
+    /// A program of the workspace.
+    pub(crate) fn program(what: &'static str, path: &Path, arguments: Vec<String>) -> Self {
+        Self { what, program: path.into(), arguments, environment: Vec::new() }
+    }
+
     /// Runs it to its end, with our output.
     ///
     /// # Errors
     /// When it cannot be started or does not succeed.
     pub(crate) fn run(&self, root: &Path) -> Result<(), String> {
         let began = Instant::now();
-        let mut command = command(&self.program, root);
-        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let status =
-            command.status().map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
+        let status = self.prepared(&self.program, root).args(&self.arguments).status();
+        self.judge(status, began)
+    }
+
+    /// Runs it to its end, and others one after another at the lowest priority beside it, until one fails. What these
+    /// print comes when all have ended.
+    ///
+    /// # Errors
+    /// Those of [`Run::run`], of the run itself before the others'.
+    pub(crate) fn run_beside(&self, others: &[Self], root: &Path) -> Result<(), String> {
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(|| {
+                let mut said = Vec::new();
+                let result = others.iter().try_for_each(|other| other.run_quietly(root, &mut said));
+                (said, result)
+            });
+            let result = self.run(root);
+            let (said, others) = beside.join().map_err(|_| "a step beside another one has panicked".to_owned())?;
+            // If that fails, the reason is lost, but not that there is one.
+            let _ = std::io::stderr().write_all(&said);
+            result.and(others)
+        })
+    }
+
+    /// Runs it at the lowest priority, where there is a program for that, and keeps what it prints.
+    fn run_quietly(&self, root: &Path, said: &mut Vec<u8>) -> Result<(), String> {
+        let began = Instant::now();
+        let mut nice = self.prepared(&"nice".into(), root);
+        nice.args(["-n", "19"]).arg(&self.program).args(&self.arguments);
+        let output = match nice.output() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.prepared(&self.program, root).args(&self.arguments).output()
+            }
+            output => output,
+        };
+        let status = output.map(|output| {
+            said.extend([output.stdout, output.stderr].concat());
+            output.status
+        });
+        let result = self.judge(status, began);
+        said.extend(format!("xtask: {} took {} s\n", self.what, began.elapsed().as_secs()).bytes());
+        result
+    }
+
+    fn prepared(&self, program: &OsString, root: &Path) -> Command {
+        let mut command = command(program, root);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn judge(&self, status: io::Result<ExitStatus>, began: Instant) -> Result<(), String> {
+        let status = status.map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
         if !status.success() {
             let (what, seconds) = (self.what, began.elapsed().as_secs());
             return Err(format!("{what} failed after {seconds} s ({status}): {self}{}", self.advice()));
@@ -194,7 +255,7 @@ impl Step {
     /// Its name, for people.
     pub(crate) fn what(&self) -> &'static str {
         match self {
-            Self::Command(run) => run.what,
+            Self::Command(run) | Self::Beside(run, _) => run.what,
             Self::Licences => "licences",
             Self::Sbom => "the bill of materials",
             Self::Reproduce(_) => "two builds",
@@ -208,6 +269,10 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(run) => run.fmt(f),
+            Self::Beside(run, others) => {
+                run.fmt(f)?;
+                others.iter().try_for_each(|other| write!(f, "\n    beside it: {other}"))
+            }
             Self::Licences => f.write_str("(here) cargo tree, against the allow list of deny.toml"),
             Self::Sbom => f.write_str("(here) cargo tree, with the checksums of Cargo.lock"),
             Self::Reproduce(work) => {
@@ -240,7 +305,10 @@ mod tests {
     #[test]
     fn ci_ends_with_what_xtask_test_does_with_the_storm_before_the_tests() {
         let (mut ci, test) = (shown(&ci(false, storm(), target())), shown(&test()));
-        assert_eq!(ci.remove(ci.len() - 2), "/elsewhere/rejoin-storm --minutes 2");
+        let storm = ci.remove(ci.len() - 2);
+        let lines: Vec<&str> = storm.lines().collect();
+        assert_eq!(lines[0], "/elsewhere/rejoin-storm --minutes 2");
+        assert!(lines[1].contains("cargo clippy") && lines[2].contains("cargo doc") && lines.len() == 3, "{storm}");
         assert!(ci.ends_with(&test));
         assert!(test.last().is_some_and(|last| last.ends_with("' cargo test --workspace")), "{test:?}");
     }
@@ -291,6 +359,17 @@ mod tests {
         };
         assert!(unformatted.run(here).unwrap_err().ends_with("run `cargo fmt --all`"));
         assert!(run("no such program".into()).run(here).unwrap_err().starts_with("a step could not be started"));
+    }
+
+    #[test]
+    fn what_runs_beside_a_step_fails_it_too_and_ends_what_would_follow() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let run = |verb: &str| Run::cargo("a step", owned(&[verb]), Vec::new());
+        assert_eq!(run("--version").run_beside(&[run("--version"), run("--list")], here), Ok(()));
+        let failed = run("--version").run_beside(&[run("no-such-verb"), run("neither")], here).unwrap_err();
+        assert!(failed.ends_with("cargo no-such-verb"), "{failed}");
+        let failed = run("no-such-verb").run_beside(&[run("neither")], here).unwrap_err();
+        assert!(failed.ends_with("cargo no-such-verb"), "{failed}");
     }
 
     #[test]

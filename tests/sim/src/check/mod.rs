@@ -20,7 +20,7 @@
 //! The numbers name the promises in failures. Each checker takes time nearly linear in the record, and is tested with
 //! histories in which it must find a fault. None calls the code that it checks: what a write replaces is read from the
 //! record, and [`convergence`] has a model of the algebra of its own. The other half of promise 9, that a tenant's
-//! answers are the same with the neighbour on or off, compares two runs: `tests/sim/tests/tenants.rs`.
+//! answers are the same with the neighbour on or off, compares two runs: `tests/sim/tests/sim/tenants.rs`.
 
 pub mod bounds;
 pub mod carts;

@@ -287,7 +287,7 @@ fn the_bindings_of_the_cart_in_c_are_those_that_the_generator_makes() {
         let here = std::fs::read(&file).unwrap_or_default();
         assert!(
             here == bytes,
-            "{} is not what wit-bindgen makes: run REJOIN_WRITE_BINDINGS=1 cargo test --workspace --test languages",
+            "{} is not what wit-bindgen makes: run REJOIN_WRITE_BINDINGS=1 cargo test --workspace --test laws languages",
             file.display()
         );
     }

@@ -1,5 +1,7 @@
 //! The checker itself, measured: every wrong merge of the corpus is refuted by what it breaks, and no right one is.
 
+use std::time::Duration;
+
 use rejoin_guest::{Merger, Native, Sampler};
 use rejoin_laws::{CheckConfig, HistoryConfig, Law, check_classics, check_histories};
 use rejoin_test_laws::corpus::{Refutation, Specimen, broken, refutations, right, typed};
@@ -12,7 +14,8 @@ fn refuted(specimen: &Specimen, config: CheckConfig) -> Vec<(Refutation, String)
 
 /// Fewer triples than the default, which all merges of the corpus can do with.
 fn config() -> CheckConfig {
-    CheckConfig { smallest: 40, ..CheckConfig::default() }
+    // Long enough for a machine that is busy with other tests.
+    CheckConfig { smallest: 40, exhaust: Duration::from_secs(600), ..CheckConfig::default() }
 }
 
 fn wrong_ones() -> Vec<Specimen> {

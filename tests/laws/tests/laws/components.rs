@@ -1,5 +1,7 @@
 //! A broken component is reported by the law that it breaks and by no other, and its counterexample can be replayed.
 
+use std::time::Duration;
+
 use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Sibling, Trial, Verdict, Violation, check, check_law};
 use rejoin_merge::{
     CallLimits, Compiler, Fixture, FixtureError, LawOptions, LawReport, ModuleLimits, PluginUnderTest, check_laws,
@@ -79,8 +81,10 @@ fn the_plugins_of_the_tree_obey_every_law() {
     for plugin in ["cart", "session"] {
         let props = BucketProps::default();
         let under_test = load(&component::built(plugin), &props);
-        let report =
-            check_laws(&under_test, &props, CheckConfig { cases: 200, smallest: 16, ..CheckConfig::default() });
+        // Long enough for a machine that is busy with other tests.
+        let exhaust = Duration::from_secs(600);
+        let config = CheckConfig { cases: 200, smallest: 16, exhaust, ..CheckConfig::default() };
+        let report = check_laws(&under_test, &props, config);
         assert_eq!(
             broken(&report),
             [],
