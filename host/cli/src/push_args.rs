@@ -14,6 +14,9 @@ pub(crate) struct PushArgs {
     /// Do not let the node check the laws, which `plugin list` says from then on; takes a token of scope operator
     #[arg(long)]
     pub(crate) unchecked: bool,
+    /// A file that is a valid value, or a directory of such files, to check among the sampler's values; may be repeated
+    #[arg(long, value_name = "PATH", conflicts_with = "unchecked")]
+    pub(crate) fixture: Vec<PathBuf>,
     /// A file that says what the operations mean: the node checks all short histories of them
     #[arg(long, value_name = "FILE", conflicts_with = "unchecked")]
     pub(crate) intent: Option<PathBuf>,

@@ -56,8 +56,8 @@ pub use rejoin_proto::audit::{
 };
 pub use rejoin_proto::catalog::{Activation, BucketProps, Deleted, Durability, PastPlugin, Quorum, Transcript};
 pub use rejoin_proto::client::{
-    Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MemberView, NodeStatus, PushChecks,
-    ReachedLimit, Rebuild, Status, TokenStatus,
+    Doubt, ExchangePair, ExchangeStatus, Holdings, LawState, Liveness, MAX_FIXTURE_BYTES, MAX_FIXTURES, MemberView,
+    NodeStatus, PushChecks, ReachedLimit, Rebuild, Status, TokenStatus,
 };
 pub use rejoin_proto::conflict::LawViolation;
 pub use rejoin_proto::layout_request::{

@@ -109,6 +109,10 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId, pushed: Option<
         AdminRequest::PluginPushWith { name, module, signature, checks } => {
             let digest = pushed.unwrap_or_else(|| digest_of(module));
             let with = checks.siblings_of.as_ref().map_or_else(String::new, |of| format!(", siblings of {of}"));
+            let with = match checks.fixtures.len() {
+                0 => with,
+                count => format!("{with}, {count} fixtures"),
+            };
             let by = signature.map_or_else(String::new, |signature| format!(", signature of {}", signature.signer));
             ("plugin push", digest.to_string(), format!("{name}, {} bytes{with}{by}", module.len()), plugin(digest))
         }

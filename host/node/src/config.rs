@@ -94,6 +94,12 @@ pub struct Config {
     /// The most bytes of them.
     #[serde(default = "defaults::law_sibling_bytes")]
     pub law_sibling_bytes: usize,
+    /// The most fixtures, values of a team, that a push may bring along for the check of its laws.
+    #[serde(default = "defaults::law_fixtures")]
+    pub law_fixtures: usize,
+    /// The most bytes of them.
+    #[serde(default = "defaults::law_fixture_bytes")]
+    pub law_fixture_bytes: usize,
     /// The plugins that the release has been tested with: their laws are not checked again. Not a key of the file.
     #[serde(skip)]
     pub released: BTreeSet<PluginDigest>,
@@ -307,6 +313,12 @@ mod defaults {
         64
     }
     pub(super) fn law_sibling_bytes() -> usize {
+        2 << 20
+    }
+    pub(super) fn law_fixtures() -> usize {
+        256
+    }
+    pub(super) fn law_fixture_bytes() -> usize {
         2 << 20
     }
     pub(super) fn sentinel_every() -> u64 {

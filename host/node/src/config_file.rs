@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rejoin_core::shard::MAX_IN_FLIGHT;
 use rejoin_proto::Address;
+use rejoin_proto::client::{MAX_FIXTURE_BYTES, MAX_FIXTURES};
 use rejoin_proto::peer::MAX_OFFERED;
 
 use crate::bootstrap;
@@ -50,6 +51,8 @@ const KEYS: &[&str] = &[
     "law_seconds",
     "law_sibling_sets",
     "law_sibling_bytes",
+    "law_fixtures",
+    "law_fixture_bytes",
     "sentinel_every",
     "sentinel_threshold",
     "compiled_bytes",
@@ -204,6 +207,9 @@ impl Config {
         }
         if self.law_sibling_sets > MAX_SIBLING_SETS || self.law_sibling_bytes > MAX_SIBLING_BYTES {
             return invalid("law_sibling_sets, law_sibling_bytes", "must be at most 4096, and 16777216");
+        }
+        if self.law_fixtures > MAX_FIXTURES || self.law_fixture_bytes > MAX_FIXTURE_BYTES {
+            return invalid("law_fixtures, law_fixture_bytes", "must be at most 4096, and 4194304");
         }
         if self.max_clients == 0 || self.max_new_clients == 0 || self.clients_per_token == 0 {
             return invalid("max_clients, max_new_clients, clients_per_token", "must be at least 1");
@@ -408,6 +414,8 @@ mod tests {
             ("law_seconds = 0", "law_seconds: must be 1 to 3600"),
             ("law_sibling_sets = 4097", "law_sibling_sets, law_sibling_bytes: must be at most 4096, and 16777216"),
             ("law_sibling_bytes = 16777217", "law_sibling_sets, "),
+            ("law_fixtures = 4097", "law_fixtures, law_fixture_bytes: must be at most 4096, and 4194304"),
+            ("law_fixture_bytes = 4194305", "law_fixtures, "),
             ("compile_tenant_queue = 0", "merge_tenant_threads, "),
         ];
         for (line, says) in least {

@@ -2,8 +2,9 @@
 //! node (`rejoin_merge::LawQueue`). A check takes seconds to minutes, so a push is answered with how far it has come,
 //! and sent again. The last reports are kept for that.
 //!
-//! A push may ask for more than the values of the plugin's own sampler: for what its operations mean, and for siblings
-//! of a bucket (`law_siblings`). A report on those may show them, so only whoever has asked is told of it.
+//! A push may ask for more than the values of the plugin's own sampler: for what its operations mean, for values that
+//! it brings along, and for siblings of a bucket (`law_siblings`). A report on values may show them, so only whoever has
+//! asked is told of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -60,16 +61,33 @@ type Who = (TokenKey, bool, Scope);
 /// What a push wants to be checked, beside the component.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Asked {
+    /// Without the fixtures, which are not kept as long as this is.
     checks: PushChecks,
-    /// Who has asked, if the report may show siblings of a bucket.
+    /// The hash of the fixtures, if there are any.
+    fixtures: Option<[u8; 32]>,
+    /// Who has asked, if the report may show fixtures, or siblings of a bucket.
     by: Option<Who>,
 }
 
 impl Asked {
-    fn new(checks: PushChecks, by: Who) -> Self {
-        let by = checks.siblings_of.is_some().then_some(by);
-        Self { checks, by }
+    fn new(mut checks: PushChecks, by: Who) -> Self {
+        let fixtures = fixtures_hash(&std::mem::take(&mut checks.fixtures));
+        let by = (checks.siblings_of.is_some() || fixtures.is_some()).then_some(by);
+        Self { checks, fixtures, by }
     }
+}
+
+/// The hash of fixtures in their order. `None`: there are none.
+fn fixtures_hash(fixtures: &[Bytes]) -> Option<[u8; 32]> {
+    if fixtures.is_empty() {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new();
+    for value in fixtures {
+        hasher.update(&(value.len() as u64).to_le_bytes());
+        hasher.update(value);
+    }
+    Some(*hasher.finalize().as_bytes())
 }
 
 /// For whom a check is looked at.
@@ -133,10 +151,11 @@ impl Table {
     fn is_due(&self, key: &CheckKey, asked: &Asked) -> Result<bool, LawError> {
         let Some(known) = self.checks.get(key) else { return Ok(true) };
         match &known.check {
-            _ if known.asked == *asked => Ok(known.told && asked.by.is_some()),
+            _ if known.asked == *asked => Ok(known.told && asked.checks.siblings_of.is_some()),
             Check::Over { .. } => Ok(true),
             Check::Running { .. } => {
-                let reason = "another push of this component, with another intent or other siblings, is being checked";
+                let reason =
+                    "another push of this component, with another intent, other fixtures or siblings, is being checked";
                 Err(LawError::NotTried { reason: reason.into() })
             }
         }
@@ -296,8 +315,8 @@ pub(crate) async fn admit(
     let laws = &ctx.plugins.0.engine.laws;
     let queue = match laws.0.queue.as_ref() {
         None if checks.as_ref().is_some_and(|checks| !checks.is_empty()) => {
-            let what = "this node checks no laws (`check_laws` is false), so it cannot check the plugin on an intent \
-                or on siblings: push it without them";
+            let what = "this node checks no laws (`check_laws` is false), so it cannot check the plugin on an intent, \
+                on fixtures or on siblings: push it without them";
             return Err(Reply::Error(ErrorReply::new(ErrorCode::BadRequest, what)));
         }
         queue => queue,
@@ -308,7 +327,15 @@ pub(crate) async fn admit(
     if checks.is_empty() && laws.is_released(&digest) {
         return Ok(None);
     }
-    let (key, asked) = ((caller.tenant, digest), Asked::new(checks, who(caller)));
+    check_fixtures(&checks, (ctx.config.law_fixtures, ctx.config.law_fixture_bytes)).map_err(Reply::Error)?;
+    // Clones share the bytes.
+    let (fixtures, by) = (checks.fixtures.clone(), who(caller));
+    let asked = match checks.fixtures.is_empty() {
+        true => Asked::new(checks, by),
+        // Not on a loop: there may be a few MiB to hash.
+        false => ctx.aside.run(move || Asked::new(checks, by)).await,
+    };
+    let key = (caller.tenant, digest);
     let overloaded = |why: LawError| Reply::Error(ErrorReply::new(ErrorCode::Overloaded, why.to_string()));
     let is_due = laws.table().is_due(&key, &asked);
     if is_due.map_err(overloaded)? {
@@ -316,6 +343,7 @@ pub(crate) async fn admit(
         // Before siblings are looked for: who owes too much is not served.
         let payers = ctx.metering.begin_laws(&view, caller.tenant, ctx.clock.now().mono_us).map_err(Reply::Error)?;
         let inputs = inputs(ctx, caller, &asked.checks, Instant::now() + wait / 4).await.map_err(Reply::Error)?;
+        let inputs = LawInputs { fixtures, ..inputs };
         let what = (share(&view, caller.tenant), (module.clone(), inputs), ctx.plugins.0.engine.limits);
         laws.begin(queue, (key, asked.clone()), what, (payers, ctx.clock)).map_err(overloaded)?;
     }
@@ -325,7 +353,21 @@ pub(crate) async fn admit(
     }
 }
 
-/// What a push is checked on beside the plugin's own values. Siblings are looked for until then.
+/// Refuses more fixtures, or more bytes of them, than that.
+fn check_fixtures(checks: &PushChecks, (most, most_bytes): (usize, usize)) -> Result<(), ErrorReply> {
+    let (count, bytes) = (checks.fixtures.len(), checks.fixture_bytes());
+    if count <= most && bytes <= most_bytes {
+        return Ok(());
+    }
+    let what = format!(
+        "{count} fixtures of {bytes} bytes were sent, and this node takes {most} of {most_bytes} bytes \
+         (`law_fixtures`, `law_fixture_bytes` of its node.toml): push with fewer, and check the others with `rejoin \
+         plugin test --fixture`"
+    );
+    Err(ErrorReply::new(ErrorCode::TooLarge, what))
+}
+
+/// What a push is checked on beside the plugin's own values and its fixtures. Siblings are looked for until then.
 ///
 /// # Errors
 /// The intent is none, or there is no such bucket.
@@ -377,7 +419,11 @@ mod tests {
     use super::*;
     use rejoin_merge::LawRunner;
 
-    static PLAIN: Asked = Asked { checks: PushChecks { intent: None, siblings_of: None }, by: None };
+    static PLAIN: Asked = Asked {
+        checks: PushChecks { intent: None, siblings_of: None, fixtures: Vec::new() },
+        fixtures: None,
+        by: None,
+    };
 
     /// Looks as a push that has asked for nothing more.
     fn plainly() -> Looking<'static> {
@@ -452,7 +498,8 @@ mod tests {
         let checks = LawChecks::new(None, BTreeSet::new());
         let of = |intent: Option<&'static [u8]>, bucket: Option<&str>| {
             let siblings_of = bucket.map(|bucket| Name::new(bucket).expect("a name"));
-            Asked::new(PushChecks { intent: intent.map(Bytes::from_static), siblings_of }, token("ann"))
+            let intent = intent.map(Bytes::from_static);
+            Asked::new(PushChecks { intent, siblings_of, ..PushChecks::default() }, token("ann"))
         };
         let is_due = |asked: &Asked| checks.table().is_due(&key(1), asked);
         let (plain, intent, siblings) = (of(None, None), of(Some(b"{}"), None), of(None, Some("carts")));
@@ -482,5 +529,40 @@ mod tests {
         assert_eq!(is_due(&siblings), Ok(false), "the push that has asked is not told yet");
         assert_eq!(checks.look(&key(1), Looking::Push(&siblings)), Some(Ok(held())));
         assert_eq!(is_due(&siblings), Ok(true), "the bucket may have others by now");
+    }
+
+    fn with_fixtures(fixtures: &[&'static [u8]]) -> PushChecks {
+        let fixtures = fixtures.iter().copied().map(Bytes::from_static).collect();
+        PushChecks { fixtures, ..PushChecks::default() }
+    }
+
+    #[test]
+    fn fixtures_are_told_to_who_has_sent_them_and_others_are_another_check() {
+        let checks = LawChecks::new(None, BTreeSet::new());
+        let of = |fixtures: &[&'static [u8]]| Asked::new(with_fixtures(fixtures), token("ann"));
+        let one = of(&[b"12", b"3"]);
+        assert!(one.checks.fixtures.is_empty(), "they are not kept");
+        for other in [of(&[b"1", b"23"]), of(&[b"3", b"12"]), of(&[b"12"]), of(&[])] {
+            assert_ne!(one, other);
+        }
+        checks.table().checks.insert(key(1), Asking { asked: one.clone(), ..running() });
+        checks.table().end(key(1), held());
+        let sees = |client: Who| checks.look(&key(1), Looking::Client(&client)).is_some();
+        assert!(sees(token("ann")) && !sees(token("bob")), "the report may show them");
+        assert_eq!(checks.look(&key(1), Looking::Push(&one)), Some(Ok(held())));
+        let is_due = |asked: &Asked| checks.table().is_due(&key(1), asked);
+        assert_eq!((is_due(&one), is_due(&of(&[b"12"]))), (Ok(false), Ok(true)), "the same ones need no other check");
+    }
+
+    #[test]
+    fn fixtures_are_bounded_in_number_and_bytes() {
+        let checks = with_fixtures(&[b"one", b"two", b""]);
+        assert_eq!(check_fixtures(&checks, (3, 6)), Ok(()));
+        for bounds in [(2, 6), (3, 5)] {
+            let refused = check_fixtures(&checks, bounds).expect_err("there are more");
+            let says = refused.message.contains("3 fixtures of 6 bytes") && refused.message.contains("`law_fixtures`");
+            assert!(refused.code == ErrorCode::TooLarge && says, "{refused}");
+        }
+        assert_eq!(check_fixtures(&PushChecks::default(), (0, 0)), Ok(()), "without any, none are refused");
     }
 }

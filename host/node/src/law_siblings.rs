@@ -93,7 +93,7 @@ pub(crate) async fn sample(
     tracing::info!(tenant = %caller.tenant_name, %bucket, sets = sample.sets.len(), bytes = sample.bytes,
         "siblings were taken for a check of laws");
     let recorded = sample.sets.into_iter().map(trial).collect();
-    Ok(LawInputs { recorded, recorded_limits: Some(limits), intent: None })
+    Ok(LawInputs { recorded, recorded_limits: Some(limits), ..LawInputs::default() })
 }
 
 /// As the law checker takes them: a bucket has them, so they are valid.

@@ -29,7 +29,7 @@ use crate::receipt::{KeyReport, ReceiptPage};
 use crate::ring::Ring;
 use crate::trial::ShadowReport;
 
-pub use admin::{AdminRequest, MAX_INTENT_BYTES, PushChecks};
+pub use admin::{AdminRequest, MAX_FIXTURE_BYTES, MAX_FIXTURES, MAX_INTENT_BYTES, PushChecks};
 
 /// The protocol version of this release.
 pub const PROTOCOL: u16 = 1;

@@ -12,7 +12,7 @@ use rejoin_merge::{
 
 use crate::args::TestArgs;
 use crate::commands::component::{not_built, rejected, stem};
-use crate::commands::findings;
+use crate::commands::{findings, fixtures};
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
@@ -85,12 +85,7 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
 }
 
 fn options(args: &TestArgs) -> Result<LawOptions, Failure> {
-    let mut fixtures = Vec::new();
-    for path in &args.fixture {
-        for file in files_of(path)? {
-            fixtures.push(files::read(&file)?);
-        }
-    }
+    let fixtures = fixtures::read(&args.fixture)?;
     let bad = |path: &Path, why: IntentError| Failure::usage(why).during(&path.display().to_string());
     let intent = match &args.intent {
         Some(path) => Some(IntentFile::parse(&files::read(path)?).map_err(|why| bad(path, why))?),
@@ -106,25 +101,6 @@ fn options(args: &TestArgs) -> Result<LawOptions, Failure> {
     };
     let histories = HistoryConfig { time: args.history_time, ..HistoryConfig::default() };
     Ok(LawOptions { config, fixtures, intent, histories, ..LawOptions::default() })
-}
-
-/// A file, or the files of a directory by name.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let unread = |why| Failure::file(path, "read", &why);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unread)? {
-        let file = entry.map_err(unread)?.path();
-        files.extend(file.is_file().then_some(file));
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(Failure::usage(format!("there are no files in {}", path.display()))
-            .next("--fixture takes a file that is a value, or a directory of such files"));
-    }
-    Ok(files)
 }
 
 /// How often the progress of a test is printed where there is no terminal for a bar.

@@ -14,6 +14,7 @@ pub(crate) mod exchange;
 pub(crate) mod explain;
 mod export;
 mod findings;
+mod fixtures;
 pub(crate) mod json;
 pub(crate) mod laws;
 pub(crate) mod layout;

@@ -8,10 +8,9 @@ use rejoin_client::admin::{Component, LawState, Name, PluginInfo, PushChecks};
 use rejoin_merge::{Fixture, IntentError, IntentFile, LawTest, RecordedLine};
 
 use crate::commands::component::stem;
-use crate::commands::findings;
 use crate::commands::json::Plugin;
-use crate::commands::laws;
 use crate::commands::signing::signature_of;
+use crate::commands::{findings, fixtures, laws};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
@@ -27,6 +26,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &PushArgs) -> Re
     let file = args.file.as_path();
     let signature = signature_of(file, args.signature.as_deref())?;
     let component = Component { signature, checks: checks(args)?, ..files::read(file)?.into() };
+    let fixtures = component.checks.fixtures.len();
     let name = args.name.clone().unwrap_or_else(|| stem(file));
     let admin = connect(global).await?.admin();
     let rejected = |error: rejoin_client::Error| match error.kind() {
@@ -46,6 +46,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &PushArgs) -> Re
     })?;
     let taken = args.siblings_of.as_deref().zip(report.as_ref());
     taken.into_iter().for_each(|(bucket, test)| note(recorded(bucket, test)));
+    if fixtures > 0 && report.is_some() {
+        note(format!("{fixtures} {} among the cases", if fixtures == 1 { "fixture was" } else { "fixtures were" }));
+    }
     match (push.plugin, report) {
         (Ok(plugin), report) => {
             if let Some(test) = report {
@@ -57,7 +60,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &PushArgs) -> Re
     }
 }
 
-/// What the node is to check beside the values of the plugin's own sampler. An intent that is none is not sent.
+/// What the node is to check beside the values of the plugin's own sampler. Nothing is sent if a file is a bad one.
 fn checks(args: &PushArgs) -> Result<PushChecks, Failure> {
     let intent = match &args.intent {
         Some(path) => {
@@ -72,7 +75,8 @@ fn checks(args: &PushArgs) -> Result<PushChecks, Failure> {
         Some(bucket) => Some(Name::new(bucket.as_str()).map_err(|why| Failure::usage(format!("{bucket:?}: {why}")))?),
         None => None,
     };
-    Ok(PushChecks { intent, siblings_of })
+    let fixtures = fixtures::read_to_push(&args.fixture)?.into_iter().map(Into::into).collect();
+    Ok(PushChecks { intent, siblings_of, fixtures })
 }
 
 /// How many siblings of a bucket were used.

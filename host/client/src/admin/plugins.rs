@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use rejoin_proto::client::{AdminRequest, LawState, PushChecks, Reply, RequestBody};
+use rejoin_proto::client::{AdminRequest, LawState, MAX_FIXTURE_BYTES, MAX_FIXTURES, PushChecks, Reply, RequestBody};
 use rejoin_proto::{Name, PluginDigest, PluginSignature};
 use rejoin_wire::Class;
 
@@ -38,8 +38,8 @@ pub struct Component {
     pub bytes: Bytes,
     /// That of a key that may sign plugins of the tenant. A tenant that has such keys takes no component without.
     pub signature: Option<PluginSignature>,
-    /// What its operations mean, and a bucket whose siblings it is checked on. The report may show those, so a bucket
-    /// takes a token that may push plugins and read it.
+    /// What its operations mean, values that it is checked on among those of its sampler, and a bucket whose siblings
+    /// it is checked on. The report may show those, so a bucket takes a token that may push plugins and read it.
     pub checks: PushChecks,
 }
 
@@ -89,7 +89,8 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Admin::push_plugin`]; [`ErrorKind::NotFound`] without the bucket of [`PushChecks::siblings_of`],
-    /// [`ErrorKind::BadRequest`] for an intent that is none.
+    /// [`ErrorKind::BadRequest`] for an intent that is none, [`ErrorKind::TooLarge`] for more fixtures, or more bytes
+    /// of them, than the node takes. What is above [`MAX_FIXTURES`] or [`MAX_FIXTURE_BYTES`] is not sent.
     pub async fn push_plugin_with_report(
         &self,
         name: &str,
@@ -97,6 +98,7 @@ impl Admin {
         mut watch: impl FnMut(&LawState),
     ) -> Result<PushedPlugin> {
         let name = admin_name(name)?;
+        check_fixtures(&component.checks)?;
         for _ in 0..MAX_PUSHES {
             match self.pushed(name.clone(), component.clone(), false).await? {
                 Reply::Changed { record, .. } => {
@@ -136,7 +138,7 @@ impl Admin {
     pub async fn push_plugin_unchecked(&self, name: &str, component: impl Into<Component>) -> Result<PluginInfo> {
         let component = component.into();
         if !component.checks.is_empty() {
-            let what = "a push that is not checked takes no intent and no siblings";
+            let what = "a push that is not checked takes no intent, no fixtures and no siblings";
             return Err(Error::new(ErrorKind::BadRequest, what));
         }
         match self.pushed(admin_name(name)?, component, true).await? {
@@ -173,6 +175,37 @@ impl Admin {
         match self.ask(AdminRequest::PluginLaws { digest }).await {
             Ok(Reply::Laws { state: LawState::Checked { report, .. }, .. }) => Some(report),
             _ => None,
+        }
+    }
+}
+
+/// Refuses fixtures that no node takes.
+fn check_fixtures(checks: &PushChecks) -> Result<()> {
+    let (count, bytes) = (checks.fixtures.len(), checks.fixture_bytes());
+    if count <= MAX_FIXTURES && bytes <= MAX_FIXTURE_BYTES {
+        return Ok(());
+    }
+    let what = format!(
+        "{count} fixtures of {bytes} bytes cannot be sent with a push: it takes {MAX_FIXTURES} of {MAX_FIXTURE_BYTES} \
+         bytes at most; push with fewer, and check the others with `rejoin plugin test --fixture`"
+    );
+    Err(Error::new(ErrorKind::TooLarge, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixtures_that_no_node_takes_are_not_sent() {
+        let of = |count: usize, bytes: usize| PushChecks {
+            fixtures: vec![Bytes::from(vec![b'x'; bytes]); count],
+            ..PushChecks::default()
+        };
+        assert!(check_fixtures(&of(MAX_FIXTURES, 1)).is_ok() && check_fixtures(&of(1, MAX_FIXTURE_BYTES)).is_ok());
+        for more in [of(MAX_FIXTURES + 1, 0), of(1, MAX_FIXTURE_BYTES + 1)] {
+            let refused = check_fixtures(&more).expect_err("that is too much");
+            assert_eq!(refused.kind(), ErrorKind::TooLarge, "{refused}");
         }
     }
 }

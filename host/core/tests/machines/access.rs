@@ -51,7 +51,8 @@ pub(crate) fn nobody_gives_more_than_he_has() {
 #[test]
 fn whoever_pushes_with_siblings_of_a_bucket_may_read_it() {
     let push = |siblings_of: Option<&str>| {
-        let checks = PushChecks { intent: Some(Bytes::from_static(b"{}")), siblings_of: siblings_of.map(name) };
+        let (intent, fixtures) = (Some(Bytes::from_static(b"{}")), vec![Bytes::from_static(b"7")]);
+        let checks = PushChecks { intent, siblings_of: siblings_of.map(name), fixtures };
         let (module, checks) = (Bytes::from_static(b"\0asm"), Box::new(checks));
         RequestBody::Admin(AdminRequest::PluginPushWith { name: name("cart"), module, signature: None, checks })
     };

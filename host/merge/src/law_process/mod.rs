@@ -50,6 +50,8 @@ pub struct LawInputs {
     pub recorded: Vec<Trial>,
     /// The limits that the bucket gives a merge of them. `None`: those of a bucket as it is made.
     pub recorded_limits: Option<CallLimits>,
+    /// Valid values of the team, see [`LawOptions::fixtures`].
+    pub fixtures: Vec<Bytes>,
 }
 
 /// A program that checks laws when it is started with the verb, and its limits.
@@ -158,6 +160,7 @@ fn check_here(
     let intent = inputs.intent.as_deref().map(IntentFile::parse).transpose().map_err(|why| rejected(&why))?;
     let options = LawOptions {
         config: CheckConfig { shrink: SHRINK, exhaust: EXHAUST, recorded: RECORDED, ..CheckConfig::default() },
+        fixtures: inputs.fixtures.iter().map(|value| value.to_vec()).collect(),
         recorded: inputs.recorded.clone(),
         recorded_limits: inputs.recorded_limits,
         intent,

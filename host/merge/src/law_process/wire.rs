@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use rejoin_laws::{Sibling, Trial};
@@ -20,6 +21,7 @@ pub(super) struct LawRequest {
     intent: Option<String>,
     recorded: Vec<RecordedSet>,
     recorded_limits: Option<CallLimits>,
+    fixtures: Vec<String>,
 }
 
 /// Siblings of one key.
@@ -52,6 +54,7 @@ impl LawRequest {
             intent: inputs.intent.as_ref().map(|intent| STANDARD.encode(intent)),
             recorded: inputs.recorded.iter().map(set).collect(),
             recorded_limits: inputs.recorded_limits,
+            fixtures: inputs.fixtures.iter().map(|value| STANDARD.encode(value)).collect(),
         }
     }
 
@@ -70,7 +73,10 @@ impl LawRequest {
             None => None,
         };
         let recorded = self.recorded.into_iter().map(set).collect::<Option<_>>()?;
-        Some((self.modules, LawInputs { intent, recorded, recorded_limits: self.recorded_limits }))
+        let fixtures = self.fixtures.into_iter().map(|value| bytes(value).map(Bytes::from));
+        let fixtures = fixtures.collect::<Option<_>>()?;
+        let recorded_limits = self.recorded_limits;
+        Some((self.modules, LawInputs { intent, recorded, recorded_limits, fixtures }))
     }
 }
 
@@ -109,14 +115,17 @@ mod tests {
         let siblings = vec![sibling(b"\xff\n", 1), sibling(b"", u64::MAX)];
         let recorded = vec![Trial { key: b"k\0".to_vec(), siblings, valid: true }];
         let recorded_limits = Some(CallLimits::of_bucket(&BucketProps { siblings: 7, ..BucketProps::default() }));
-        let inputs = LawInputs { intent: Some(b"{\n}".to_vec().into()), recorded, recorded_limits };
+        let fixtures = vec![b"\xff\n".to_vec().into(), Vec::new().into()];
+        let inputs = LawInputs { intent: Some(b"{\n}".to_vec().into()), recorded, recorded_limits, fixtures };
         let line = json_line::to_line(&LawRequest::new(ModuleLimits::default(), &inputs)).expect("JSON");
         let bytes = [&line[..], b"\0asm"].concat();
         let (request, component) = json_line::split::<LawRequest>(&bytes).expect("a request");
         let (modules, read) = request.read().expect("a sound one");
         assert_eq!((modules.bytes, read, component), (ModuleLimits::default().bytes, inputs, &b"\0asm"[..]));
         let intent = Some("no base64".into());
-        let damaged = LawRequest { modules, intent, recorded: Vec::new(), recorded_limits: None };
-        assert!(damaged.read().is_none());
+        let sound = || LawRequest::new(modules, &LawInputs::default());
+        assert!(sound().read().is_some());
+        assert!(LawRequest { intent, ..sound() }.read().is_none());
+        assert!(LawRequest { fixtures: vec!["no base64".into()], ..sound() }.read().is_none());
     }
 }

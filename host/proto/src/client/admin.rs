@@ -1,6 +1,7 @@
 //! What an operator, a team's admin or a plugin's author asks of a node.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -207,15 +208,28 @@ pub struct PushChecks {
     pub intent: Option<Bytes>,
     /// A bucket of the tenant, whose siblings the answering node takes a sample of.
     pub siblings_of: Option<Name>,
+    /// Valid values of the team, which are checked among those of the sampler: at most [`MAX_FIXTURES`], of
+    /// [`MAX_FIXTURE_BYTES`] together.
+    pub fixtures: Vec<Bytes>,
 }
 
 impl PushChecks {
     /// Whether there is nothing beside the plugin's own values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.intent.is_none() && self.siblings_of.is_none()
+        self.intent.is_none() && self.siblings_of.is_none() && self.fixtures.is_empty()
+    }
+
+    /// The bytes of all fixtures.
+    #[must_use]
+    pub fn fixture_bytes(&self) -> usize {
+        self.fixtures.iter().map(Bytes::len).sum()
     }
 }
 
 /// The most bytes of [`PushChecks::intent`].
 pub const MAX_INTENT_BYTES: usize = 64 << 10;
+/// The most [`PushChecks::fixtures`] that any node takes. One may be configured to take fewer.
+pub const MAX_FIXTURES: usize = 4_096;
+/// The most bytes of them together.
+pub const MAX_FIXTURE_BYTES: usize = 4 << 20;

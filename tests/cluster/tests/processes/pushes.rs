@@ -168,6 +168,48 @@ async fn what_is_taken_of_a_bucket_is_as_much_as_the_node_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_of_the_team_are_sent_with_a_push_and_checked_as_at_home() {
+    let cluster = checking("law_fixtures = 2").await;
+    // It reads digits up to 7, and its sampler draws no others: on these it breaks no law.
+    write(&cluster, "largest", &lawless::largest());
+    let values = cluster.files.dir.join("values");
+    std::fs::create_dir(&values).unwrap();
+    let push = |more: &[&str]| cluster.rejoin(&[&["plugin", "push", "largest.wasm"][..], more].concat());
+    let with_values = ["--fixture", "values"];
+    push(&with_values).said(2, "there are no files in values").said(2, "a directory of such files");
+    push(&["--fixture", "gone"]).said(2, "gone cannot be read");
+    push(&["--fixture", "values", "--unchecked"]).said(2, "cannot be used with");
+    std::fs::write(cluster.files.dir.join("huge"), vec![b'7'; (4 << 20) + 1]).unwrap();
+    push(&["--fixture", "huge"]).said(2, "with huge the fixtures have more than the 4194304 bytes of a push");
+    let audited = || cluster.rejoin(&["audit", "list", "--verb", "plugin"]).done().text().to_owned();
+    assert!(!audited().contains("plugin push"), "nothing was sent: {}", audited());
+
+    std::fs::write(values.join("old"), b"9").unwrap();
+    std::fs::write(values.join("new"), b"5").unwrap();
+    let refused = push(&with_values);
+    refused.said(7, "the plugin breaks the law of totality").said(7, "so it was not stored");
+    refused.said(7, "2 fixtures were among the cases").said(7, "the law of totality is broken");
+    assert!(listed(&cluster).is_empty(), "nothing was stored");
+    let found = || {
+        let json = std::fs::read(cluster.files.dir.join("largest.counterexample.json")).unwrap();
+        serde_json::from_slice::<Value>(&json).unwrap()
+    };
+    let at_the_push = found();
+    let again = ["plugin", "test", "largest.wasm", "--replay", "largest.counterexample.json"];
+    cluster.rejoin(&again).said(1, "the plugin still breaks the law of totality");
+    cluster.rejoin(&["plugin", "test", "largest.wasm", "--fixture", "values"]).said(1, "the law of totality");
+    assert_eq!(found()["counterexamples"], at_the_push["counterexamples"], "at home it is the same");
+
+    std::fs::write(values.join("third"), b"6").unwrap();
+    let many = push(&with_values);
+    many.said(7, "3 fixtures of 3 bytes were sent, and this node takes 2").said(7, "`law_fixtures`");
+    std::fs::remove_file(values.join("old")).unwrap();
+    push(&with_values).said(0, "2 fixtures were among the cases").said(0, "laws held");
+    assert_eq!(listed(&cluster).len(), 1);
+    assert!(audited().contains("2 fixtures"), "{}", audited());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_checks_no_laws_says_so_to_whoever_asks_for_more() {
     let cluster = Cluster::start_with(1, "check_laws = false").await;
     write(&cluster, "largest", &lawless::largest());

@@ -60,7 +60,7 @@ async fn attempt(client: &Client, verb: Verb, fresh: &str) -> Result<(), Error> 
         Verb::PluginPush => admin.push_plugin("none", b"no component".to_vec()).await.map(|_| ()),
         Verb::PluginPushUnchecked => admin.push_plugin_unchecked("none", b"no component".to_vec()).await.map(|_| ()),
         Verb::PluginPushSiblings => {
-            let checks = PushChecks { intent: None, siblings_of: Some(name(BUCKET)) };
+            let checks = PushChecks { siblings_of: Some(name(BUCKET)), ..PushChecks::default() };
             let component = Component { checks, ..b"no component".to_vec().into() };
             admin.push_plugin_with_report("none", component, |_| {}).await.map(|_| ())
         }

@@ -184,6 +184,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
                 checks: Box::new(PushChecks {
                     intent: Some(Bytes::from_static(b"{}")),
                     siblings_of: Some(name("cart")),
+                    fixtures: vec![Bytes::from_static(b"7"), Bytes::from_static(b"")],
                 }),
             }),
         ),
