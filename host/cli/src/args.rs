@@ -468,7 +468,7 @@ pub(crate) enum PluginCommand {
         /// An earlier one than the last
         #[arg(long, value_name = "PLUGIN")]
         to: Option<String>,
-        /// Even if a node computes otherwise with it: siblings are kept there
+        /// Even if a node is not ready for it, or computes otherwise with it: siblings are kept there
         #[arg(long)]
         force: bool,
     },

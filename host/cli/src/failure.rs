@@ -47,7 +47,8 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
         | Kind::Damaged
         | Kind::StaleLayout
         | Kind::Stopping
-        | Kind::NotServing => Exit::Retry,
+        | Kind::NotServing
+        | Kind::PluginNotReady => Exit::Retry,
         Kind::Denied => Exit::Denied,
         Kind::VersionConflict => Exit::Stale,
         Kind::PluginRejected => Exit::Rejected,
@@ -170,6 +171,7 @@ mod tests {
             (ErrorKind::Unknown, 4),
             (ErrorKind::Overloaded, 4),
             (ErrorKind::NotServing, 4),
+            (ErrorKind::PluginNotReady, 4),
             (ErrorKind::Denied, 5),
             (ErrorKind::VersionConflict, 6),
             (ErrorKind::PluginRejected, 7),
@@ -187,6 +189,7 @@ mod tests {
             ErrorKind::Overloaded,
             ErrorKind::StaleLayout,
             ErrorKind::DiskFull,
+            ErrorKind::PluginNotReady,
         ];
         for kind in kinds {
             assert!(kind.is_retryable() && matches!(exit_of(kind), Exit::Unreachable | Exit::Retry), "{kind:?}");

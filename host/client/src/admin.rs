@@ -33,6 +33,9 @@ mod trials;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use readiness::{FIRST_PAUSE, LONGEST_PAUSE};
 use records::{bucket_info, plugin_info};
 
 use rejoin_proto::catalog::Record;
@@ -223,6 +226,9 @@ impl Admin {
     /// Makes a bucket. [`BucketInfo::behind`] names the nodes that do not have it yet. If a bucket of the same name
     /// with other properties is made there meanwhile, only one of the two keeps the name.
     ///
+    /// A node makes no bucket with a plugin for which a node that is alive is not ready, as just after a push: then the
+    /// bucket is asked for again, for [`READY_WAIT`].
+    ///
     /// ```no_run
     /// # use rejoin_client::admin::{BucketProps, Quorum};
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -233,11 +239,11 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that
     /// one has won, [`ErrorKind::BadRequest`] for properties out of bounds, [`ErrorKind::NotFound`] for a plugin that
-    /// was not pushed, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    /// was not pushed, [`ErrorKind::PluginNotReady`] and [`ErrorKind::PluginRejected`] with the nodes that are not
+    /// ready for it or will not run it, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn create_bucket(&self, name: &str, props: BucketProps) -> Result<BucketInfo> {
         let name = admin_name(name)?;
-        let (bucket, behind) = self.change(AdminRequest::BucketCreate { name, props }, bucket_info).await?;
-        Ok(BucketInfo { behind, ..bucket })
+        self.bucket_change(AdminRequest::BucketCreate { name, props }).await
     }
 
     /// Replaces all properties of a bucket, if its version is still `version`. [`BucketInfo::behind`] names the nodes
@@ -247,6 +253,9 @@ impl Admin {
     /// `n` and `sloppy` are changed by themselves, with all other properties as they are. Such a change takes the steps
     /// of a change of layout, which have begun when this returns. [`LayoutStatus::buckets`] has the bucket until they
     /// are done. No request fails because of it.
+    ///
+    /// For a plugin that it does not have yet this waits as [`Admin::create_bucket`] does.
+    /// [`Admin::activate_plugin_at_once`] does not.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -260,9 +269,27 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::VersionConflict`] if it was changed meanwhile; else as [`Admin::create_bucket`].
     pub async fn set_bucket(&self, name: &str, version: u64, props: BucketProps) -> Result<BucketInfo> {
+        self.put_bucket(name, version, props, false).await
+    }
+
+    /// As [`Admin::set_bucket`]. With `force` nodes need not be ready for its plugins.
+    async fn put_bucket(&self, name: &str, version: u64, props: BucketProps, force: bool) -> Result<BucketInfo> {
         let name = admin_name(name)?;
-        let (bucket, behind) = self.change(AdminRequest::BucketSet { name, version, props }, bucket_info).await?;
-        Ok(BucketInfo { behind, ..bucket })
+        self.bucket_change(AdminRequest::BucketSet { name, version, props, force }).await
+    }
+
+    /// Sends a change of a bucket, again while nodes are not ready for a plugin that it gets.
+    async fn bucket_change(&self, verb: AdminRequest) -> Result<BucketInfo> {
+        let (until, mut pause) = (Instant::now() + READY_WAIT, FIRST_PAUSE);
+        loop {
+            match self.change(verb.clone(), bucket_info).await {
+                Err(error) if error.kind() == ErrorKind::PluginNotReady && Instant::now() < until => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                changed => return changed.map(|(bucket, behind)| BucketInfo { behind, ..bucket }),
+            }
+        }
     }
 
     /// All plugins of the tenant, by name, then digest, deleted ones too while they can be restored.

@@ -74,16 +74,29 @@ pub enum ErrorKind {
     NotServing,
     /// A quota of the tenant or bucket is used up. Nothing was done. The message has the limit, and when to try again.
     QuotaExceeded,
+    /// Nodes that are alive are not ready to run a plugin that a bucket is to get. Nothing was changed. The message has
+    /// the nodes; they are ready soon.
+    PluginNotReady,
 }
 
 impl ErrorKind {
     /// Whether this call certainly wrote nothing, and the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        use ErrorKind::{DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable};
+        use ErrorKind::{
+            DiskFull, NotServing, Overloaded, PluginNotReady, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable,
+        };
         matches!(
             self,
-            Unreachable | Unavailable | TimedOut | Overloaded | StaleLayout | Stopping | DiskFull | NotServing
+            Unreachable
+                | Unavailable
+                | TimedOut
+                | Overloaded
+                | StaleLayout
+                | Stopping
+                | DiskFull
+                | NotServing
+                | PluginNotReady
         )
     }
 }
@@ -111,6 +124,7 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::Stopping => Self::Stopping,
             ErrorCode::InvalidValue => Self::InvalidValue,
             ErrorCode::NotServing => Self::NotServing,
+            ErrorCode::PluginNotReady => Self::PluginNotReady,
             // A code of a later release.
             _ => Self::Protocol,
         }
@@ -308,6 +322,8 @@ mod tests {
             ErrorCode::Stopping,
             ErrorCode::InvalidValue,
             ErrorCode::NotServing,
+            ErrorCode::QuotaExceeded,
+            ErrorCode::PluginNotReady,
         ];
         for code in codes {
             assert_eq!(ErrorKind::from(code).is_retryable(), code.is_retryable(), "{code:?}");

@@ -83,8 +83,9 @@ pub(crate) fn describe(request: &AdminRequest, tenant: TenantId, pushed: Option<
         AdminRequest::BucketCreate { name, .. } => {
             ("bucket create", name.to_string(), String::new(), bucket(name.clone()))
         }
-        AdminRequest::BucketSet { name, version, .. } => {
-            ("bucket set", name.to_string(), format!("from version {version}"), bucket(name.clone()))
+        AdminRequest::BucketSet { name, version, force, .. } => {
+            let how = if *force { ", ready or not" } else { "" };
+            ("bucket set", name.to_string(), format!("from version {version}{how}"), bucket(name.clone()))
         }
         AdminRequest::TokenCreate { name, grant, .. } => {
             ("token create", name.to_string(), granted(grant), token(name.clone()))

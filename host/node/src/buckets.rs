@@ -15,13 +15,34 @@ use rejoin_proto::{BucketCopies, ErrorCode, ErrorReply, Name, TenantId};
 use crate::context::NodeContext;
 use crate::layouts::command_of;
 use crate::operator::{change, records};
+use crate::readiness;
+
+/// Makes a bucket, unless nodes that are alive are not ready for its plugins.
+pub(crate) async fn create(
+    ctx: &Arc<NodeContext>,
+    tenant: TenantId,
+    (name, props): (Name, BucketProps),
+    wait: Duration,
+) -> Reply {
+    // Of a bucket that there is the catalog says so.
+    let exists = ctx.cluster_view().bucket_named(tenant, &name).is_some();
+    let left = match exists {
+        true => Ok(wait),
+        false => readiness::check(ctx, tenant, (None, &props), wait).await,
+    };
+    match left {
+        Ok(left) => change(ctx, left, CatalogChange::BucketCreate(tenant, name, props)).await,
+        Err(refusal) => Reply::Error(refusal),
+    }
+}
 
 /// Gives a bucket other properties, if it is still at that version. Other copies take the four steps of a change of
-/// layout, which have begun when this answers.
+/// layout, which have begun when this answers. Unless `force`, it gets no plugin for which nodes that are alive are not
+/// ready.
 pub(crate) async fn set(
     ctx: &Arc<NodeContext>,
     tenant: TenantId,
-    (name, version, props): (Name, u64, BucketProps),
+    (name, version, props, force): (Name, u64, BucketProps, bool),
     wait: Duration,
 ) -> Reply {
     let view = ctx.cluster_view();
@@ -37,7 +58,14 @@ pub(crate) async fn set(
     }
     let (n, sloppy) = (props.n, props.sloppy);
     if (n, sloppy) == (bucket.props.n, bucket.props.sloppy) {
-        return change(ctx, wait, CatalogChange::BucketSet(tenant, name, bucket.version, props)).await;
+        let left = match force {
+            true => Ok(wait),
+            false => readiness::check(ctx, tenant, (Some(&bucket.props), &props), wait).await,
+        };
+        return match left {
+            Ok(left) => change(ctx, left, CatalogChange::BucketSet(tenant, name, bucket.version, props)).await,
+            Err(refusal) => Reply::Error(refusal),
+        };
     }
     if let Err(why) = may_change(bucket, &props) {
         return Reply::Error(ErrorReply::new(ErrorCode::BadRequest, why));

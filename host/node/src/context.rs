@@ -32,6 +32,7 @@ use crate::peer_table::Peers;
 use crate::platform::SharedRng;
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::readiness::Readiness;
 use crate::sessions::Sessions;
 use crate::sizes::Sizes;
 use crate::view::NodeView;
@@ -87,6 +88,7 @@ pub(crate) struct NodeContext {
     pub(crate) lost: Vec<String>,
     pub(crate) problems: Problems,
     pub(crate) sizes: Sizes,
+    pub(crate) readiness: Readiness,
     /// One for each shard.
     pub(crate) stores: Vec<StoreWatch>,
     /// The keys that values are encrypted with on the disk.

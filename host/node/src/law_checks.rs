@@ -3,8 +3,8 @@
 //! and sent again. The last reports are kept for that.
 //!
 //! A push may ask for more than the values of the plugin's own sampler: for what its operations mean, for values that
-//! it brings along, and for siblings of a bucket (`law_siblings`). A report on values may show them, so only whoever has
-//! asked is told of it.
+//! it brings along, and for siblings of a bucket (`law_siblings`). A report on values may show them, so only whoever
+//! has asked is told of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -327,7 +327,6 @@ pub(crate) async fn admit(
     if checks.is_empty() && laws.is_released(&digest) {
         return Ok(None);
     }
-    check_fixtures(&checks, (ctx.config.law_fixtures, ctx.config.law_fixture_bytes)).map_err(Reply::Error)?;
     // Clones share the bytes.
     let (fixtures, by) = (checks.fixtures.clone(), who(caller));
     let asked = match checks.fixtures.is_empty() {
@@ -354,7 +353,7 @@ pub(crate) async fn admit(
 }
 
 /// Refuses more fixtures, or more bytes of them, than that.
-fn check_fixtures(checks: &PushChecks, (most, most_bytes): (usize, usize)) -> Result<(), ErrorReply> {
+pub(crate) fn check_fixtures(checks: &PushChecks, (most, most_bytes): (usize, usize)) -> Result<(), ErrorReply> {
     let (count, bytes) = (checks.fixtures.len(), checks.fixture_bytes());
     if count <= most && bytes <= most_bytes {
         return Ok(());

@@ -75,6 +75,7 @@ mod plugin_table;
 mod plugins;
 mod problems;
 mod quotas;
+mod readiness;
 mod receipts;
 mod renewal;
 mod requests;

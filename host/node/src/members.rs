@@ -3,7 +3,7 @@
 //! The machine and the connections that it may use stand under one lock, which is taken after that of the peers and
 //! never before it. Datagrams are sent and changes told under the lock, so that shards hear of changes in their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -125,6 +125,14 @@ pub(crate) fn views(ctx: &NodeContext) -> Vec<MemberView> {
         gossip: shown(view.gossip.liveness()),
     };
     views.into_iter().map(view).collect()
+}
+
+/// The nodes that this one doubts.
+pub(crate) fn doubted(ctx: &NodeContext) -> BTreeSet<NodeId> {
+    let now_us = ctx.clock.now().mono_us;
+    let membership = ctx.members();
+    let doubted = membership.members.views(now_us).filter(|view| view.liveness != Liveness::Alive);
+    doubted.map(|view| view.node).collect()
 }
 
 fn shown(liveness: Liveness) -> Shown {

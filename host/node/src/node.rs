@@ -37,6 +37,7 @@ use crate::peer_table::Peers;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::readiness::Readiness;
 use crate::requests::RequestQueue;
 use crate::ring::RingPart;
 use crate::scanning::Scans;
@@ -197,6 +198,7 @@ impl Node {
             lost,
             problems: Problems::default(),
             sizes: Sizes::default(),
+            readiness: Readiness::default(),
             stores: shards.iter().map(|opened| opened.store.watch()).collect(),
             keys: plan.keys,
             config,

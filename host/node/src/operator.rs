@@ -56,11 +56,9 @@ pub(crate) async fn run(
         {
             Reply::Error(removed_plugin(ctx, &props).unwrap_or_else(stopping))
         }
-        AdminRequest::BucketCreate { name, props } => {
-            change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await
-        }
-        AdminRequest::BucketSet { name, version, props } => {
-            buckets::set(ctx, tenant, (name, version, props), wait).await
+        AdminRequest::BucketCreate { name, props } => buckets::create(ctx, tenant, (name, props), wait).await,
+        AdminRequest::BucketSet { name, version, props, force } => {
+            buckets::set(ctx, tenant, (name, version, props, force), wait).await
         }
         AdminRequest::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
@@ -263,6 +261,11 @@ async fn push(
     (module, checks, signature): (Bytes, Option<PushChecks>, Option<PluginSignature>),
 ) -> Reply {
     let tenant = caller.tenant;
+    // Before anything is compiled.
+    let most = (ctx.config.law_fixtures, ctx.config.law_fixture_bytes);
+    if let Some(Err(refusal)) = checks.as_ref().map(|checks| law_checks::check_fixtures(checks, most)) {
+        return Reply::Error(refusal);
+    }
     let signer = match signing::signer(ctx, caller, &digest, signature).await {
         Ok(signer) => signer,
         Err(refusal) => return Reply::Error(refusal),

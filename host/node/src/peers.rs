@@ -32,6 +32,7 @@ use crate::loops;
 use crate::members;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardHandle, ShardMessage};
 use crate::peer_table::Peers;
+use crate::readiness;
 use crate::requests::{NotTaken, Waiting, Weighed};
 use crate::sizes;
 use crate::view::NodeView;
@@ -439,7 +440,7 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, fra
             };
             let _ = ctx.catalog.send(request);
         }
-        Route::Modules => handle_module(ctx, peer, envelope.body),
+        Route::Modules => handle_plugin(ctx, peer, envelope.body),
         Route::Sizes => sizes::handle(ctx, peer, envelope.body),
         Route::Nowhere => {}
     }
@@ -475,8 +476,18 @@ async fn deliver(shard: &ShardHandle, peer: NodeId, envelope: PeerEnvelope, fram
     }
 }
 
-fn handle_module(ctx: &Arc<NodeContext>, peer: NodeId, body: PeerBody) {
-    let ctx = ctx.clone();
+fn handle_plugin(ctx: &Arc<NodeContext>, peer: NodeId, body: PeerBody) {
+    match body {
+        PeerBody::PluginAsk { number, digest } => {
+            let state = readiness::own(ctx, &digest);
+            send(ctx, peer, PeerBody::PluginAnswer { number, state });
+        }
+        PeerBody::PluginAnswer { number, state } => ctx.readiness.answered(number, peer, state),
+        body => handle_module(ctx.clone(), peer, body),
+    }
+}
+
+fn handle_module(ctx: Arc<NodeContext>, peer: NodeId, body: PeerBody) {
     tokio::spawn(async move {
         match body {
             PeerBody::ModuleWanted(digest) => {

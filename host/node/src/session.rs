@@ -341,7 +341,8 @@ impl ClientSession<'_> {
             }
             RequestBody::Settled(receipts) => self.settled(receipts),
             RequestBody::Admin(admin) => {
-                let wait = Duration::from_millis(u64::from(head.deadline_ms));
+                let wait_ms = if head.deadline_ms == 0 { self.ctx.config.timeout_ms } else { head.deadline_ms };
+                let wait = Duration::from_millis(u64::from(wait_ms));
                 self.admin(connection, frame, admin, Ok(wait));
             }
         }

@@ -54,6 +54,8 @@ pub enum ErrorCode {
     NotServing,
     /// A quota of the tenant or bucket is used up. Nothing was done; it may be possible after the given time.
     QuotaExceeded,
+    /// A node that is alive is not ready to run a plugin that a bucket is to get. Nothing was changed; try again soon.
+    PluginNotReady,
 }
 
 impl ErrorCode {
@@ -69,6 +71,7 @@ impl ErrorCode {
                 | Self::Stopping
                 | Self::DiskFull
                 | Self::NotServing
+                | Self::PluginNotReady
         )
     }
 }

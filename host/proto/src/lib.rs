@@ -29,6 +29,7 @@ extern crate alloc;
 pub mod access;
 pub mod address;
 pub mod audit;
+mod bounded;
 pub mod catalog;
 pub mod causal;
 pub mod client;

@@ -17,6 +17,7 @@ use crate::hash::ObjectId;
 use crate::id::{ActorId, BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, ProfileId, TenantId};
 use crate::layout::{LayoutRange, LayoutRef};
 use crate::object::{Object, ReapEpoch};
+use crate::plugin_state::PluginState;
 use crate::ring::RingMessage;
 
 /// The first message of a node to another, in each direction.
@@ -277,6 +278,21 @@ pub enum PeerBody {
         /// As in [`PeerBody::ReadReply`].
         complete: bool,
     },
+    /// Asks whether the receiver can run a plugin, which a bucket is to get. One that it has on the disk only it begins
+    /// to load.
+    PluginAsk {
+        /// Names the question.
+        number: u64,
+        /// The plugin.
+        digest: PluginDigest,
+    },
+    /// The reply to [`PeerBody::PluginAsk`].
+    PluginAnswer {
+        /// Of the question.
+        number: u64,
+        /// Whether the sender can run the plugin.
+        state: PluginState,
+    },
 }
 
 impl PeerBody {
@@ -319,6 +335,8 @@ impl PeerBody {
             Self::SizesWanted(_) => "sizes wanted",
             Self::Sizes { .. } => "sizes",
             Self::ReadSame { .. } => "read same",
+            Self::PluginAsk { .. } => "plugin ask",
+            Self::PluginAnswer { .. } => "plugin answer",
         }
     }
 }

@@ -27,6 +27,32 @@ pub enum PluginState {
     Refused(String),
 }
 
+impl PluginState {
+    /// The word for it, in lower case.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Compiling => "compiling",
+            Self::Missing => "missing",
+            Self::Stored => "stored",
+            Self::Removed => "removed",
+            Self::Differs(_) => "differs",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Why a node in this state will not run the plugin, however long one waits. `None`: it does, or may soon.
+    #[must_use]
+    pub fn why_not(&self) -> Option<&str> {
+        match self {
+            Self::Ready | Self::Compiling | Self::Missing | Self::Stored => None,
+            Self::Removed => Some("its module was removed: push it again"),
+            Self::Differs(why) | Self::Refused(why) => Some(why.as_str()),
+        }
+    }
+}
+
 /// The most bytes of a reason in [`PluginState`].
 pub const MAX_STATE_BYTES: usize = 512;
 

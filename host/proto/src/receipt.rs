@@ -3,11 +3,9 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use bytes::Bytes;
-use serde::de::{Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Activation, MAX_SIBLINGS};
 use crate::causal::{DotSet, VersionVector};
@@ -151,35 +149,8 @@ pub struct Restoration {
     /// By what it was folded.
     pub by: FoldedBy,
     /// The inputs of the fold, at most [`MAX_RESTORED`]. One of whose writes none is live any more is not restored.
-    #[serde(deserialize_with = "bounded")]
+    #[serde(deserialize_with = "crate::bounded::seq::<_, _, MAX_RESTORED>")]
     pub inputs: Vec<Restored>,
-}
-
-/// Reads as many inputs as there may be. Small ones take many times their encoding in memory, so more are refused while
-/// they are read.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Restored>, D::Error> {
-    struct Inputs;
-
-    impl<'de> Visitor<'de> for Inputs {
-        type Value = Vec<Restored>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("the inputs of a fold")
-        }
-
-        fn visit_seq<S: SeqAccess<'de>>(self, mut inputs: S) -> Result<Self::Value, S::Error> {
-            let mut all = Vec::new();
-            while let Some(input) = inputs.next_element()? {
-                if all.len() == MAX_RESTORED {
-                    return Err(S::Error::custom("an object has fewer siblings"));
-                }
-                all.push(input);
-            }
-            Ok(all)
-        }
-    }
-
-    deserializer.deserialize_seq(Inputs)
 }
 
 impl Versioned for Restoration {

@@ -32,7 +32,10 @@ pub(crate) async fn activate(global: &GlobalArgs, out: Output, args: &ActivateAr
         (0, Some(_)) => return Err(Failure::usage("a share of 0 ends the canary that there is: give no plugin")),
         (1..ALL_KEYS, Some(NONE)) => return Err(Failure::usage("no plugin merges no share of the keys")),
         (1..ALL_KEYS, _) => {
-            let after = admin.activate_canary_at_once(bucket, plugin, share).await?;
+            let after = match args.force {
+                true => admin.activate_canary_at_once(bucket, plugin, share).await?,
+                false => admin.activate_canary(bucket, plugin, share).await?,
+            };
             return told(out, &admin, &after).await;
         }
         // The canary gets all keys.
@@ -40,7 +43,10 @@ pub(crate) async fn activate(global: &GlobalArgs, out: Output, args: &ActivateAr
         (_, None) => return Err(Failure::usage(format!("bucket {bucket} has no canary: name a plugin"))),
         (_, Some(_)) => plugin,
     };
-    let after = admin.activate_plugin_at_once(bucket, plugin).await?;
+    let after = match args.force {
+        true => admin.activate_plugin_at_once(bucket, plugin).await?,
+        false => admin.activate_plugin(bucket, plugin).await?,
+    };
     if before.version == after.version {
         note(format!("bucket {bucket} has it already"));
         return done(out, &after, "unchanged");
@@ -68,7 +74,10 @@ pub(crate) async fn roll_back(
             readiness::refuse_differing(&admin, plugin).await?;
         }
     }
-    let after = admin.roll_back_plugin(bucket, to).await?;
+    let after = match force {
+        true => admin.roll_back_plugin_at_once(bucket, to).await?,
+        false => admin.roll_back_plugin(bucket, to).await?,
+    };
     told(out, &admin, &after).await
 }
 

@@ -15,7 +15,8 @@ impl Admin {
     /// readers get all siblings. A bucket that has the plugin already stays as it is. A canary ends.
     ///
     /// Waits up to 30 s until every node that answers is ready to run the plugin, unless it merges keys of the bucket
-    /// already: a node that is not keeps siblings. [`Admin::activate_plugin_at_once`] does not wait.
+    /// already: a node that is not keeps siblings, so the cluster refuses the change.
+    /// [`Admin::activate_plugin_at_once`] does it anyway.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -27,11 +28,12 @@ impl Admin {
     ///
     /// # Errors
     /// [`ErrorKind::PluginRejected`] and [`ErrorKind::TimedOut`] with the nodes that are not ready, as
-    /// [`Admin::wait_until_ready`]; [`ErrorKind::NotFound`] for a bucket or a plugin that there is not,
-    /// [`ErrorKind::BadRequest`] for a plugin that is quarantined; else as [`Admin::set_bucket`].
+    /// [`Admin::wait_until_ready`], or [`ErrorKind::PluginNotReady`] with those that did not answer this client;
+    /// [`ErrorKind::NotFound`] for a bucket or a plugin that there is not, [`ErrorKind::BadRequest`] for a plugin that
+    /// is quarantined; else as [`Admin::set_bucket`].
     pub async fn activate_plugin(&self, bucket: &str, plugin: Option<PluginDigest>) -> Result<BucketInfo> {
         self.ready_for(bucket, plugin).await?;
-        self.activate_plugin_at_once(bucket, plugin).await
+        self.activate(bucket, plugin, false).await
     }
 
     /// As [`Admin::activate_plugin`], whether the nodes are ready or not. One that is not keeps all siblings, and shows
@@ -47,12 +49,16 @@ impl Admin {
     /// # Errors
     /// As [`Admin::activate_plugin`], but for those of nodes that are not ready.
     pub async fn activate_plugin_at_once(&self, bucket: &str, plugin: Option<PluginDigest>) -> Result<BucketInfo> {
+        self.activate(bucket, plugin, true).await
+    }
+
+    async fn activate(&self, bucket: &str, plugin: Option<PluginDigest>, force: bool) -> Result<BucketInfo> {
         let mut info = self.bucket(bucket).await?;
         if info.props.plugin.map(|active| active.plugin) == plugin && info.props.canary.is_none() {
             return Ok(info);
         }
         (info.props.plugin, info.props.canary) = (plugin.map(activation), None);
-        self.set_bucket(bucket, info.version, info.props).await
+        self.put_bucket(bucket, info.version, info.props, force).await
     }
 
     /// Waits until the nodes are ready for a plugin that a bucket is to get, unless it has it, or there is none.
@@ -78,7 +84,10 @@ impl Admin {
     /// Gives a bucket the plugin back that it had before its last activation, or the latest earlier one with that
     /// digest. It may also have had none. The last 100 are known ([`BucketInfo::past_plugins`]). A rollback is an
     /// activation like any other: the next one without a digest takes it back. While a canary runs, a rollback without
-    /// a digest ends that, and the bucket keeps its plugin. It does not wait for nodes that are not ready.
+    /// a digest ends that, and the bucket keeps its plugin.
+    ///
+    /// Waits up to 30 s for nodes that are not ready, as [`Admin::create_bucket`]; [`Admin::roll_back_plugin_at_once`]
+    /// does not.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -87,12 +96,29 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if the bucket has had no other plugin, or not that one; else as
-    /// [`Admin::activate_plugin_at_once`].
+    /// [`ErrorKind::NotFound`] if the bucket has had no other plugin, or not that one; else as [`Admin::set_bucket`].
     pub async fn roll_back_plugin(&self, bucket: &str, to: Option<PluginDigest>) -> Result<BucketInfo> {
+        self.roll_back(bucket, to, false).await
+    }
+
+    /// As [`Admin::roll_back_plugin`], whether the nodes are ready or not. One that is not keeps all siblings.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let bucket = client.admin().roll_back_plugin_at_once("cart", None).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::roll_back_plugin`], but for those of nodes that are not ready.
+    pub async fn roll_back_plugin_at_once(&self, bucket: &str, to: Option<PluginDigest>) -> Result<BucketInfo> {
+        self.roll_back(bucket, to, true).await
+    }
+
+    async fn roll_back(&self, bucket: &str, to: Option<PluginDigest>, force: bool) -> Result<BucketInfo> {
         let mut info = self.bucket(bucket).await?;
         if to.is_none() && info.props.canary.take().is_some() {
-            return self.set_bucket(bucket, info.version, info.props).await;
+            return self.put_bucket(bucket, info.version, info.props, force).await;
         }
         let digest_of = |plugin: Option<Activation>| plugin.map(|of| of.plugin);
         let is_it = |past: &&PastPlugin| to.is_none() || digest_of(past.plugin) == to;
@@ -105,6 +131,6 @@ impl Admin {
             return Err(Error::new(ErrorKind::NotFound, what));
         };
         (info.props.plugin, info.props.canary) = (digest_of(past.plugin).map(activation), None);
-        self.set_bucket(bucket, info.version, info.props).await
+        self.put_bucket(bucket, info.version, info.props, force).await
     }
 }

@@ -16,6 +16,11 @@ use crate::{Error, ErrorKind, Result};
 pub const READY_WAIT: Duration = Duration::from_secs(30);
 /// The pause between two questions meanwhile.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest pause before a change is sent again for which nodes were not ready: each refusal is in a node's audit
+/// log.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The first pause before that. It doubles up to [`LONGEST_PAUSE`].
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Which nodes can run which plugins. A node that was asked in vain compiles a plugin, and compares what it computes
 /// with it, before it merges with it.
 pub type PluginReadiness = FromNodes<Vec<NodePlugins>>;
@@ -51,10 +56,7 @@ impl PluginReadiness {
     /// ```
     #[must_use]
     pub fn unable(&self, digest: &PluginDigest) -> Option<String> {
-        let is = |state: &PluginState| {
-            matches!(state, PluginState::Differs(_) | PluginState::Refused(_) | PluginState::Removed)
-        };
-        self.refusal(digest, is)
+        self.refusal(digest, |state| state.why_not().is_some())
     }
 
     /// As [`Self::unable`], of the nodes that compute otherwise only.
@@ -89,30 +91,14 @@ impl PluginReadiness {
     /// The nodes in such a state, each with its state.
     fn named(&self, digest: &PluginDigest, is: impl Fn(&PluginState) -> bool) -> Option<String> {
         let found = self.of(digest).filter(|(_, state)| is(state));
-        let named: Vec<String> = found.map(|(node, state)| format!("{node} ({})", word(state))).collect();
+        let named: Vec<String> = found.map(|(node, state)| format!("{node} ({})", state.word())).collect();
         (!named.is_empty()).then(|| named.join(", "))
     }
 
     fn refusal(&self, digest: &PluginDigest, is: impl Fn(&PluginState) -> bool) -> Option<String> {
         let named = self.named(digest, &is)?;
-        let why = self.of(digest).map(|(_, state)| state).find(|state| is(state)).map(|state| match state {
-            PluginState::Differs(why) | PluginState::Refused(why) => why.as_str(),
-            _ => "its module was removed: push it again",
-        });
+        let why = self.of(digest).find(|(_, state)| is(state)).and_then(|(_, state)| state.why_not());
         Some(format!("{named} cannot run the plugin: {}", why.unwrap_or_default()))
-    }
-}
-
-/// The word for a state.
-fn word(state: &PluginState) -> &'static str {
-    match state {
-        PluginState::Ready => "ready",
-        PluginState::Compiling => "compiling",
-        PluginState::Missing => "missing",
-        PluginState::Stored => "stored",
-        PluginState::Removed => "removed",
-        PluginState::Differs(_) => "differs",
-        PluginState::Refused(_) => "refused",
     }
 }
 

@@ -30,11 +30,12 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// As [`Admin::activate_canary_at_once`], and as [`Admin::wait_until_ready`].
+    /// As [`Admin::activate_plugin`]; [`ErrorKind::NotFound`] without a canary, [`ErrorKind::BadRequest`] for another
+    /// share, a plugin that merges the bucket already, or a bucket without one.
     pub async fn activate_canary(&self, bucket: &str, plugin: Option<PluginDigest>, percent: u8) -> Result<BucketInfo> {
         check_share(percent)?;
         self.ready_for(bucket, plugin).await?;
-        self.activate_canary_at_once(bucket, plugin, percent).await
+        self.begin_canary(bucket, plugin, percent, false).await
     }
 
     /// As [`Admin::activate_canary`], whether the nodes are ready or not. One that is not keeps all siblings until it
@@ -58,11 +59,21 @@ impl Admin {
         percent: u8,
     ) -> Result<BucketInfo> {
         check_share(percent)?;
+        self.begin_canary(bucket, plugin, percent, true).await
+    }
+
+    async fn begin_canary(
+        &self,
+        bucket: &str,
+        plugin: Option<PluginDigest>,
+        percent: u8,
+        force: bool,
+    ) -> Result<BucketInfo> {
         let mut info = self.bucket(bucket).await?;
         let plugin = plugin.map(activation).or(info.props.canary.map(|canary| canary.plugin));
         let Some(plugin) = plugin else { return Err(no_canary(bucket)) };
         info.props.canary = Some(Canary { plugin, percent });
-        self.set_bucket(bucket, info.version, info.props).await
+        self.put_bucket(bucket, info.version, info.props, force).await
     }
 
     /// Ends the canary of a bucket: its plugin merges all keys again.
@@ -84,7 +95,8 @@ impl Admin {
     }
 
     /// Runs a plugin as the shadow of a bucket's, on the merges of a share of the keys, 1 to 100 percent. Its results
-    /// are compared and counted, and neither stored nor read. `None` ends that.
+    /// are compared and counted, and neither stored nor read. `None` ends that. Waits up to 30 s for nodes that are not
+    /// ready, as [`Admin::create_bucket`].
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{BucketProps, FromNodes, Grant, LawState, NodePlugins, PluginState, ReceiptFilter, Scope};
+use rejoin_client::admin::{
+    BucketProps, FromNodes, Grant, LawState, NodePlugins, PluginState, ReceiptFilter, Scope, activation,
+};
 use rejoin_proto::catalog::{PluginRecord, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::conflict::ConflictNote;
@@ -42,6 +44,37 @@ async fn buckets_are_listed_found_and_changed() {
     assert_eq!(error.kind(), ErrorKind::VersionConflict);
     let sent = cluster.seen().pop().unwrap().request.body;
     assert!(matches!(sent, RequestBody::Admin(AdminRequest::BucketSet { version: 4, .. })), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_bucket_is_asked_for_again_while_nodes_are_not_ready_for_its_plugin() {
+    let cluster = Cluster::start(2).await;
+    let admin = cluster.client().await.admin();
+    let not_ready = || refused(ErrorCode::PluginNotReady);
+    let made = || React::Say(Reply::Changed { record: bucket("cart"), behind: Vec::new() });
+    let all = || React::Say(Reply::Records(vec![bucket("cart")]));
+    let props = || BucketProps { plugin: Some(activation(PluginDigest([7; 32]))), ..BucketProps::default() };
+    cluster.react([not_ready(), not_ready(), made()]);
+    assert_eq!(admin.create_bucket("cart", props()).await.unwrap().version, 4);
+    let before = cluster.seen().len();
+    cluster.react([not_ready(), made()]);
+    admin.set_bucket("cart", 4, props()).await.unwrap();
+    let forces = || -> Vec<bool> {
+        let bodies = cluster.seen().into_iter().skip(before).map(|seen| seen.request.body);
+        let force = |body| match body {
+            RequestBody::Admin(AdminRequest::BucketSet { force, .. }) => Some(force),
+            _ => None,
+        };
+        bodies.filter_map(force).collect()
+    };
+    assert_eq!(forces(), [false, false]);
+    cluster.react([all(), made()]);
+    admin.activate_plugin_at_once("cart", Some(PluginDigest([7; 32]))).await.unwrap();
+    assert_eq!(forces(), [false, false, true]);
+    // One that will never run it is not waited for.
+    cluster.react([refused(ErrorCode::PluginRejected)]);
+    let error = admin.create_bucket("cart", props()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PluginRejected, "{error}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub enum Route {
     All,
     /// The catalog.
     Control,
-    /// The store of plugins.
+    /// The plugins of the node.
     Modules,
     /// Whoever asks or tells how large partitions are.
     Sizes,
@@ -71,7 +71,10 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         | PeerBody::CatalogRecords { .. }
         | PeerBody::CatalogTaken { .. }
         | PeerBody::Ring(_) => Route::Control,
-        PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
+        PeerBody::ModuleWanted(_)
+        | PeerBody::Module { .. }
+        | PeerBody::PluginAsk { .. }
+        | PeerBody::PluginAnswer { .. } => Route::Modules,
         PeerBody::SizesWanted(_) | PeerBody::Sizes { .. } => Route::Sizes,
         PeerBody::ExchangeAsk(asked) => {
             shard_of_named(asked.partition_bits, asked.partition, shards).map_or(Route::Nowhere, Route::Shard)

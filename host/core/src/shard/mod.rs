@@ -579,6 +579,8 @@ impl Shard {
             | PeerBody::Ring(_)
             | PeerBody::ModuleWanted(_)
             | PeerBody::Module { .. }
+            | PeerBody::PluginAsk { .. }
+            | PeerBody::PluginAnswer { .. }
             | PeerBody::SizesWanted(_)
             | PeerBody::Sizes { .. } => {}
         }

@@ -41,6 +41,8 @@ pub enum AdminRequest {
         version: u64,
         /// All properties, changed or not.
         props: BucketProps,
+        /// Whether it gets its plugins also while nodes that are alive are not ready for them.
+        force: bool,
     },
     /// Makes a token. The client draws the secret and sends only its hash.
     TokenCreate {
@@ -210,6 +212,7 @@ pub struct PushChecks {
     pub siblings_of: Option<Name>,
     /// Valid values of the team, which are checked among those of the sampler: at most [`MAX_FIXTURES`], of
     /// [`MAX_FIXTURE_BYTES`] together.
+    #[serde(deserialize_with = "crate::bounded::seq::<_, _, MAX_FIXTURES>")]
     pub fixtures: Vec<Bytes>,
 }
 

@@ -65,6 +65,25 @@ fn a_restoration_has_as_many_inputs_as_an_object_has_siblings_and_one_more() {
 }
 
 #[test]
+fn a_push_has_at_most_so_many_fixtures() {
+    use rejoin_proto::client::{AdminRequest, MAX_FIXTURES, PushChecks, Request, RequestBody};
+    use rejoin_proto::codec;
+    let decodes = |count: usize| {
+        let checks = Box::new(PushChecks { fixtures: vec![Default::default(); count], ..PushChecks::default() });
+        let push = AdminRequest::PluginPushWith {
+            name: support::name("cart"),
+            module: Default::default(),
+            signature: None,
+            checks,
+        };
+        let body = RequestBody::Admin(push);
+        let request = Request { deadline_ms: 1, trace: 1, layout: layout().name(), body };
+        codec::decode::<Request>(&codec::encode(&request)).is_ok()
+    };
+    assert!(decodes(MAX_FIXTURES) && !decodes(MAX_FIXTURES + 1));
+}
+
+#[test]
 fn a_digest_is_64_hexadecimal_digits_and_nothing_else() {
     let text = digest().to_string();
     assert_eq!(text.parse(), Ok(digest()));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{PluginDigest, PluginState};
+use rejoin_client::admin::{BucketProps, PluginDigest, PluginState, activation};
 use rejoin_test_cluster::{Cluster, eventually, http};
 use rejoin_test_hostile::guests;
 
@@ -175,6 +175,18 @@ async fn the_sdk_waits_until_the_nodes_are_ready_and_names_those_that_will_not_b
         assert_eq!(refused.kind(), ErrorKind::PluginRejected, "{said}");
         assert!(said.contains("n3 (differs) cannot run the plugin: n3 does not run plugin"), "{said}");
         assert!(said.contains("`activate_plugin_at_once`"), "{said}");
+    }
+    // So does the cluster itself, of a client that asks nobody.
+    let now = admin.bucket("carts").await.unwrap();
+    let hasty = BucketProps { plugin: Some(activation(two)), ..now.props };
+    for refused in [
+        admin.set_bucket("carts", now.version, hasty.clone()).await.expect_err("the third node differs"),
+        admin.create_bucket("others", hasty).await.expect_err("the third node differs"),
+        admin.shadow_plugin("carts", Some((two, 100))).await.expect_err("the third node differs"),
+    ] {
+        let said = refused.to_string();
+        assert_eq!(refused.kind(), ErrorKind::PluginRejected, "{said}");
+        assert!(said.contains("n3 (differs) cannot run plugin") && said.contains("n3 does not run plugin"), "{said}");
     }
     // What cannot be is not waited for.
     let unknown = admin.activate_plugin("carts", Some(PluginDigest([9; 32]))).await.expect_err("nobody has pushed it");

@@ -227,7 +227,8 @@ fn a_command_whose_client_leaves_has_no_answer_and_is_recorded_so() {
         let made = root.create_bucket("cart", BucketProps { n: 2, ..BucketProps::default() }).await.unwrap();
         world.kill("n2");
         let props = BucketProps { r: rejoin_client::admin::Quorum::Count(1), ..made.props };
-        hit_and_run(&world, AdminRequest::BucketSet { name: name("cart"), version: made.version, props }).await;
+        hit_and_run(&world, AdminRequest::BucketSet { name: name("cart"), version: made.version, props, force: false })
+            .await;
         loop {
             // The simulation's end is the deadline.
             if last(&root).await == "default/root in default: bucket set cart: unanswered" {

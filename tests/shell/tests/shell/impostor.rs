@@ -1,7 +1,8 @@
-//! A program in the place of a node: it says its hello, answers requests as an owner without any object, and leaves all
-//! bulk unread.
+//! A program in the place of a node: it says its hello, answers requests as an owner without any object, is ready for
+//! every plugin, and leaves all bulk unread.
 
 use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, PeerHello, PeerReady};
+use rejoin_proto::plugin_state::PluginState;
 use rejoin_proto::{LayoutRange, LayoutRef, NodeId, Object, ReapEpoch, codec};
 use rejoin_test_shell::{World, name};
 use rejoin_wire::{Accepted, Class, Connection};
@@ -11,7 +12,7 @@ const HELLO: u64 = 0;
 const MESSAGE: u64 = 1;
 const READY: u64 = 2;
 
-/// What an impostor does beside its answers to requests.
+/// What an impostor does before its answers to requests.
 pub(crate) type More = fn(&Connection, LayoutRef, &PeerBody);
 
 /// Plays a node.
@@ -45,6 +46,9 @@ fn answer(connection: &Connection, layout: LayoutRef, body: PeerBody) {
     let send = |class, body| send(connection, layout, class, body);
     match body {
         PeerBody::CatalogRecords { number, .. } => send(Class::Control, PeerBody::CatalogTaken { number }),
+        PeerBody::PluginAsk { number, .. } => {
+            send(Class::Request, PeerBody::PluginAnswer { number, state: PluginState::Ready });
+        }
         PeerBody::Read { op, .. } => {
             let (epoch, copy) = (ReapEpoch::default(), Ok(Object::default()));
             send(Class::Request, PeerBody::ReadReply { op, epoch, copy, complete: true });

@@ -17,6 +17,7 @@ mod members;
 mod overload;
 mod plain;
 mod quotas;
+mod readiness;
 mod restart;
 mod returns;
 mod seeds;

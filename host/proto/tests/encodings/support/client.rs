@@ -139,7 +139,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("list-plugins", admin(AdminRequest::List(RecordKind::Plugin))),
         ("list-tokens", admin(AdminRequest::List(RecordKind::Token))),
         ("bucket-create", admin(AdminRequest::BucketCreate { name: name("cart"), props: plain_props() })),
-        ("bucket-set", admin(AdminRequest::BucketSet { name: name("cart"), version: 3, props: props() })),
+        ("bucket-set", admin(AdminRequest::BucketSet { name: name("cart"), version: 3, props: props(), force: true })),
         (
             "token-create",
             admin(AdminRequest::TokenCreate {

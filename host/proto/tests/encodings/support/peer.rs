@@ -12,6 +12,7 @@ use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
     PeerBody, PeerEnvelope, PeerHello, PeerReady, Replicate, ViewAsk,
 };
+use rejoin_proto::plugin_state::PluginState;
 use rejoin_proto::{
     ActorId, ClusterId, Content, Dot, ErrorCode, LayoutRange, LayoutRef, NodeId, PartitionId, ProfileId, ReapEpoch,
     RingMessage,
@@ -20,7 +21,7 @@ use rejoin_proto::{
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
 
 /// In the order that is frozen: an error code's number is its place here.
-pub(crate) const CODES: [ErrorCode; 20] = [
+pub(crate) const CODES: [ErrorCode; 22] = [
     ErrorCode::BadRequest,
     ErrorCode::Denied,
     ErrorCode::NotFound,
@@ -41,6 +42,8 @@ pub(crate) const CODES: [ErrorCode; 20] = [
     ErrorCode::Stopping,
     ErrorCode::InvalidValue,
     ErrorCode::NotServing,
+    ErrorCode::QuotaExceeded,
+    ErrorCode::PluginNotReady,
 ];
 
 pub(crate) fn samples() -> Vec<Sample> {
@@ -173,6 +176,11 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("view-answer", PeerBody::ViewAnswer { op: op(), view: Some([7; 16]) }),
         ("sizes-wanted", PeerBody::SizesWanted(8)),
         ("sizes", PeerBody::Sizes { number: 8, partition_bits: 8, bytes: vec![(PartitionId(3), 4_096)] }),
+        ("plugin-ask", PeerBody::PluginAsk { number: 8, digest: digest() }),
+        (
+            "plugin-answer",
+            PeerBody::PluginAnswer { number: 8, state: PluginState::Differs("it computes otherwise".into()) },
+        ),
         ("view-no-answer", PeerBody::ViewAnswer { op: op(), view: None }),
     ]
     .into_iter()
