@@ -500,7 +500,7 @@ impl Driver {
                     tracing::warn!(
                         shard = self.index,
                         count,
-                        "too much waits for the disk: requests are told that their writes may be lost"
+                        "too much waits for the disk: acknowledgements that found no room are asked for again"
                     );
                     self.metrics.sends_dropped.increment(count as u64);
                 }

@@ -156,6 +156,7 @@ impl Metrics {
             ("rejoin_tenures_ended_total", core.tenures_ended),
             ("rejoin_quorum_failures_total", core.quorum_failures),
             ("rejoin_requests_overloaded_total", core.overloaded),
+            ("rejoin_writes_sent_again_total", core.writes_sent_again),
             ("rejoin_retries_recognised_total", core.retries_recognised),
             ("rejoin_retries_settled_total", core.retries_settled),
             ("rejoin_copies_replaced_total", core.replaced),

@@ -14,6 +14,8 @@ mod asking;
 mod batches;
 #[path = "../../../host/core/tests/machines/bounds.rs"]
 mod bounds;
+#[path = "../../../host/core/tests/machines/busy.rs"]
+mod busy;
 #[path = "../../../host/core/tests/machines/comparisons.rs"]
 mod comparisons;
 #[path = "../../../host/core/tests/machines/contacts.rs"]
@@ -156,7 +158,8 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::OwnPausesAreNotCounted => members::a_node_that_stood_still_suspects_nobody,
         Rule::LearntRecordsArePassedOn => control::what_a_node_learns_reaches_those_that_the_changer_does_not,
-        Rule::FullWaitsAreTold => batches::a_write_that_finds_no_room_to_wait_for_the_disk_is_answered_at_once,
+        Rule::BusyNodesAreAskedAgain => busy::a_write_outlives_owners_that_are_busy_for_a_moment,
+        Rule::FullWaitsAreTold => batches::a_write_that_finds_no_room_to_wait_for_the_disk_waits_for_it_later,
         Rule::UnsentMessagesAreTold => contacts::what_could_not_be_sent_is_not_waited_for,
         Rule::SuspectsStayOwners => contacts::a_node_that_is_down_stays_an_owner_and_counts,
         Rule::ProbesFeedSuspicion => members::probes_make_a_suspect_of_a_node_that_only_this_one_cannot_reach,

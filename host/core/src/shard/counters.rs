@@ -21,6 +21,7 @@ pub struct Counters {
     pub tenures_ended: u64,
     pub quorum_failures: u64,
     pub overloaded: u64,
+    pub writes_sent_again: u64,
     pub retries_recognised: u64,
     pub retries_settled: u64,
     pub replaced: u64,

@@ -6,14 +6,16 @@
 //!
 //! In reading order: [`event`], `op` (an operation), `ops` (all of them), `turn` (one call), `room` (what they may
 //! hold), `copy` (objects in the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`,
-//! `asking` (whom a read asks), `validate`, `write`, `operations` (of data types), `contacts` (whom to ask first) and
-//! `read_times` (how long peers take), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and
-//! `serving` (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica
-//! lacks), `folding` (objects that meet in them), `receipts` and `undoing` (of folds), `recorded` (siblings for a check
-//! of laws), `views` (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts`
-//! (changes of layouts), `stale` (requests that a change overtakes), `split` (of partitions).
+//! `asking` (whom a read asks), `validate`, `write`, `busy` (nodes that take a write later), `operations` (of data
+//! types), `contacts` (whom to ask first) and `read_times` (how long peers take), `trees` (upkeep of the hash trees),
+//! `exchange`, `walking`, `naming` and `serving` (walks, of this node and others), `pacing` (what they may do beside
+//! requests), `gaps` (what this replica lacks), `folding` (objects that meet in them), `receipts` and `undoing` (of
+//! folds), `recorded` (siblings for a check of laws), `views` (what owners make of equal objects), [`handoff`] (nodes
+//! that stand in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes), `split` (of
+//! partitions).
 
 mod asking;
+mod busy;
 mod contacts;
 mod copy;
 mod counters;
@@ -57,6 +59,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use busy::Again;
 use bytes::Bytes;
 use contacts::Contacts;
 use event::{Effect, Event, Now};
@@ -194,6 +197,8 @@ pub struct Shard {
     writing: BTreeMap<Claim, u64>,
     /// The operations on each object that wait for their plugin, in the order in which they came. The first one runs.
     applying: BTreeMap<Bytes, VecDeque<u64>>,
+    /// Writes that are sent again to nodes that were busy.
+    again: Again,
     /// Answered reads that wait for late owners, to repair them. They do not count as requests under way.
     lingering: BTreeSet<u64>,
     /// Store keys whose copy was damaged when it was last asked for.
@@ -264,6 +269,7 @@ impl Shard {
             op_bytes: 0,
             writing: BTreeMap::new(),
             applying: BTreeMap::new(),
+            again: Again::new(),
             lingering: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             lost_upto: BTreeMap::new(),
@@ -359,7 +365,7 @@ impl Shard {
         let own =
             self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us()).min(self.trees.next_scan_us());
         let own = own.min(self.next_exchange_us()).min(self.next_view_us());
-        let own = own.min(self.next_drain_us()).min(self.next_relief_us);
+        let own = own.min(self.next_drain_us()).min(self.next_relief_us).min(self.next_again_us());
         own.min(self.ops.next_deadline_us())
     }
 
@@ -438,23 +444,8 @@ impl Shard {
             Event::Applied(ticket, result) => {
                 self.with_op(&mut turn, ticket.op, |shard, turn, op| shard.applied(turn, op, ticket.run, result));
             }
-            Event::Durable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
-                self.exchanges.pacer.acknowledged(turn.now.mono_us, true);
-            }
-            Event::NotDurable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
-                self.exchanges.pacer.acknowledged(turn.now.mono_us, false);
-            }
-            Event::Durable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, true),
-            Event::NotDurable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, false),
-            Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, op| {
-                let node = shard.config.node;
-                shard.write_acked(turn, op, node)
-            }),
-            // Rule: full waits are told.
-            Event::NotDurable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, op| {
-                let node = shard.config.node;
-                shard.node_failed(turn, op, node, "too much waits for its disk")
-            }),
+            Event::Durable(ticket) => self.disk_waited_for(&mut turn, ticket, true),
+            Event::NotDurable(ticket) => self.disk_waited_for(&mut turn, ticket, false),
             Event::Exchange(command) => self.command_exchange(command),
             Event::Scanned(ticket, result) if self.drain.waits_for_scan(ticket) => {
                 self.drain_scanned(&mut turn, result);
@@ -676,6 +667,7 @@ impl Shard {
             self.with_op(turn, number, Self::out_of_time);
         }
         self.relieve(turn);
+        self.ask_busy(turn);
         if turn.now.mono_us >= self.next_upkeep_us {
             let pause_us = if self.reap_objects(turn) { REAP_PAUSE_US } else { UPKEEP_US };
             self.next_upkeep_us = turn.now.mono_us + pause_us;

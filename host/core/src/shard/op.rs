@@ -279,6 +279,20 @@ pub(super) struct PendingFold {
 pub(super) struct WriteWork {
     pub(super) write: PendingWrite,
     pub(super) phase: WritePhase,
+    /// The nodes that have not taken it at once, see [`busy`](super::busy).
+    pub(super) busy: Vec<BusyNode>,
+}
+
+/// A node that did not take a write at the moment when it was asked.
+#[derive(Debug)]
+pub(super) struct BusyNode {
+    pub(super) node: NodeId,
+    /// How often that was so.
+    pub(super) times: u32,
+    /// When it was last asked, in microseconds.
+    pub(super) asked_us: u64,
+    /// When it is asked again, in microseconds; `None` while its answer is still to come.
+    pub(super) again_us: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -291,9 +305,14 @@ pub(super) enum WritePhase {
 }
 
 impl Op {
-    /// When a node was asked, in microseconds. Fallbacks, and owners that a read had spared, may have been asked later
-    /// than others.
+    /// When a node was last asked, in microseconds.
     pub(super) fn asked_at_us(&self, node: NodeId) -> u64 {
+        self.busy(node).map_or_else(|| self.first_asked_at_us(node), |busy| busy.asked_us)
+    }
+
+    /// When a node was asked for the first time, in microseconds. Fallbacks, and owners that a read had spared, may
+    /// have been asked later than others.
+    pub(super) fn first_asked_at_us(&self, node: NodeId) -> u64 {
         match &self.work {
             Work::Forward(forward) => return forward.asked_at_us(node).unwrap_or(self.asked_us),
             Work::Read(read) if read.asked_later.contains(&node) => return self.relieved_us,
@@ -302,7 +321,13 @@ impl Op {
         if self.target.owners.contains(node) { self.asked_us } else { self.asked_us.max(self.relieved_us) }
     }
 
-    /// Whether an answer of that node is still to come.
+    /// What is known of a node that did not take this write at once.
+    fn busy(&self, node: NodeId) -> Option<&BusyNode> {
+        let Work::Write(write) = &self.work else { return None };
+        write.busy.iter().find(|busy| busy.node == node)
+    }
+
+    /// Whether it still counts on that node.
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
         match &self.work {
             Work::Starting | Work::Validate(_) | Work::Apply(_) => false,
@@ -314,7 +339,7 @@ impl Op {
         }
     }
 
-    /// The nodes of which an answer is still to come.
+    /// The nodes of which an answer is still to come. One that was busy, and is asked again later, owes none.
     pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> + '_ {
         let tally = match &self.work {
             Work::Starting | Work::Validate(_) | Work::Apply(_) => None,
@@ -325,7 +350,8 @@ impl Op {
                 WritePhase::Replicating { tally, .. } => Some(tally),
             },
         };
-        tally.into_iter().flat_map(Tally::waiting)
+        let owes = move |node: &NodeId| self.busy(*node).is_none_or(|busy| busy.again_us.is_none());
+        tally.into_iter().flat_map(Tally::waiting).filter(owes)
     }
 
     /// The bytes of memory that it holds now.

@@ -23,6 +23,10 @@ impl Shard {
         code: ErrorCode,
     ) -> Step {
         op.is_stale |= code == ErrorCode::StaleLayout && by > op.target.layout;
+        // Rule: busy nodes are asked again.
+        if code == ErrorCode::Overloaded {
+            return self.ask_later(turn, op, node);
+        }
         self.node_failed(turn, op, node, &rejoin_proto::peer::refusal(code))
     }
 
@@ -60,7 +64,7 @@ impl Shard {
                 };
                 self.start_by_newer(turn, op, request)
             }
-            Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, context, .. } }) => {
+            Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, context, .. }, .. }) => {
                 // The dot is minted: the same write goes to the owners of now.
                 match self.aim_anew(&mut op) {
                     Ok(()) => self.replicate_again(turn, op, write.put, RetryRow { dot, context, epoch: 0 }),

@@ -231,7 +231,7 @@ impl Shard {
             };
             self.counters.merges += 1;
             let job = merge_job(&op, activation.plugin, causal::siblings(&inputs), Show::Nothing);
-            op.work = Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } });
+            op.work = Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs }, busy: Vec::new() });
             turn.effects.push(Effect::Merge(MergeTicket(op.id.number), job));
             return Step::Keep(op);
         }
@@ -247,7 +247,7 @@ impl Shard {
         result: Result<Merged, PluginError>,
     ) -> Step {
         let (write, inputs) = match core::mem::replace(&mut op.work, Work::Starting) {
-            Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } }) => (write, inputs),
+            Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs }, .. }) => (write, inputs),
             // The answer came twice.
             other => {
                 op.work = other;
@@ -257,16 +257,20 @@ impl Shard {
         if let (Ok(merged), Some(activation)) = (result, trials::merging(&op.target.bucket, &op.target.object)) {
             let by = FoldedBy { plugin: activation.plugin, profile: merged.profile };
             let fold = PendingFold { inputs, value: merged.value, by: Some(by), fuel_used: merged.fuel_used };
-            self.fold_stored(turn, &op, &fold);
+            // Whether the write has room without the fold is not the question: the store would not take it either.
+            if let Err(code) = self.fold_stored(turn, &op, &fold) {
+                let error = self.store_error(code);
+                return self.finish(turn, &op, error);
+            }
         }
         self.write_object(turn, op, write, true)
     }
 
-    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, fold: &PendingFold) {
+    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, fold: &PendingFold) -> Result<(), ErrorCode> {
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
-        let Ok(mut copy) = self.load(turn, place) else { return };
-        // Without room the object stays as it is.
-        let _ = self.store_fold(turn, &op.target.bucket, (&op.target.object, &mut copy), fold);
+        // The write meets a copy that cannot be read next.
+        let Ok(mut copy) = self.load(turn, place) else { return Ok(()) };
+        self.store_fold(turn, &op.target.bucket, (&op.target.object, &mut copy), fold).map(|_| ())
     }
 
     /// The write becomes real: it gets its dot, and object, actor and retry row are written in one record. Only then do
@@ -421,7 +425,7 @@ impl Shard {
         phase: WritePhase,
     ) -> Step {
         op.asked_us = turn.now.mono_us;
-        op.work = Work::Write(WriteWork { write, phase });
+        op.work = Work::Write(WriteWork { write, phase, busy: Vec::new() });
         self.expect_relief(turn.now.mono_us, &op);
         self.own_ack(turn, op)
     }
@@ -464,6 +468,22 @@ impl Shard {
         }
         turn.effects.push(Effect::WhenDurable(DurableTicket(op.id.number)));
         self.write_step(turn, op)
+    }
+
+    /// What a ticket stands for is on the disk, or too much waited for the disk already.
+    pub(super) fn disk_waited_for(&mut self, turn: &mut Turn<'_>, ticket: DurableTicket, is_durable: bool) {
+        if self.exchanges.pacer.is_timed(ticket.0) {
+            return self.exchanges.pacer.acknowledged(turn.now.mono_us, is_durable);
+        }
+        if self.ring.waits_for(ticket) {
+            return self.taken_durably(turn, is_durable);
+        }
+        let node = self.config.node;
+        self.with_op(turn, ticket.0, |shard, turn, op| match is_durable {
+            true => shard.write_acked(turn, op, node),
+            // Rule: full waits are told.
+            false => shard.ask_later(turn, op, node),
+        });
     }
 
     /// An owner has what supersedes the write. That is an acknowledgement, unless the owner has seen later writes of
@@ -524,7 +544,8 @@ impl Shard {
     /// Replies as soon as W is reached, or cannot be reached any more. The write stays where it has come to: read
     /// repair and fallbacks bring it to the owners that are missing.
     fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
-        let Work::Write(WriteWork { write, phase: WritePhase::Replicating { tally, context, .. } }) = &op.work else {
+        let Work::Write(WriteWork { write, phase: WritePhase::Replicating { tally, context, .. }, .. }) = &op.work
+        else {
             return Step::Keep(op);
         };
         let outcome = match tally.verdict() {

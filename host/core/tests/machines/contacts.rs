@@ -15,7 +15,7 @@ fn cluster(nodes: usize, w: Quorum) -> Cluster {
 }
 
 /// What a node has last told of its requests to another one.
-fn told(cluster: &mut Cluster, by: usize, of: NodeId) -> Option<Requests> {
+pub(crate) fn told(cluster: &mut Cluster, by: usize, of: NodeId) -> Option<Requests> {
     cluster.pass(200);
     let told = cluster.requests.iter().rev().find(|(at, _)| *at == by).map(|(_, told)| told.clone());
     cluster.requests.clear();

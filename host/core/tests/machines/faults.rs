@@ -35,7 +35,7 @@ pub(crate) fn a_replica_whose_disk_is_full_is_counted_out() {
     let mut cluster = three();
     cluster.nodes[1].store.writes = Writes::Full;
     assert_eq!(cluster.put(0, put("k", "a", 1)).outcome, PutOutcome::Stored);
-    cluster.nodes[2].store.writes = Writes::Busy;
+    cluster.nodes[2].store.writes = Writes::Full;
     let number = cluster.ask_put(0, put("k", "b", 2));
     cluster.deliver();
     let reply = cluster.put_reply(number);

@@ -6,6 +6,7 @@ use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::{ErrorCode, Hlc, PluginDigest};
 
 use crate::support::cluster::Cluster;
+use crate::support::store::Writes;
 use crate::support::{WALL_MS, delete, get, put, with};
 
 fn limited(siblings: u16, plugin: bool) -> BucketProps {
@@ -30,6 +31,19 @@ pub(crate) fn at_the_limit_the_siblings_are_folded_and_the_write_is_taken() {
     let read = cluster.get(1, get("k"));
     let value = String::from_utf8(read.value.expect("a value").to_vec()).unwrap();
     assert_eq!(value.split(',').count(), 20, "every word is there: {value}");
+}
+
+/// The merge itself is well, and nothing is wrong with the write: it may come again.
+#[test]
+fn at_the_limit_a_store_that_takes_no_fold_is_named_as_what_refuses_the_write() {
+    for (writes, code) in [(Writes::Busy, ErrorCode::Overloaded), (Writes::Full, ErrorCode::DiskFull)] {
+        let mut cluster = Cluster::new(3, limited(3, true));
+        (0..3).for_each(|at| assert_eq!(cluster.put(0, put("k", &format!("w{at}"), at)).outcome, PutOutcome::Stored));
+        cluster.nodes[0].store.writes = writes;
+        assert_eq!(cluster.refused(0, put("k", "one more", 3)), code);
+        cluster.nodes[0].store.writes = Writes::Work;
+        assert_eq!(cluster.put(0, put("k", "one more", 3)).outcome, PutOutcome::Stored);
+    }
 }
 
 /// Scenario 14.

@@ -4,6 +4,7 @@ mod access;
 mod asking;
 mod batches;
 mod bounds;
+mod busy;
 mod comparisons;
 mod contacts;
 mod control;

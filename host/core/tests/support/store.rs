@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     /// Rows that cannot be read until they are written anew.
     pub(crate) damaged: BTreeSet<Vec<u8>>,
     pub(crate) writes: Writes,
+    /// Objects cannot be read at the moment, for want of descriptors or memory.
+    pub(crate) is_short: bool,
     pub(crate) written: usize,
     /// Every change that was written.
     pub(crate) changes: Vec<Change>,
@@ -94,6 +96,9 @@ impl Journal for Memory {
 
 impl Store for Memory {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        if self.is_short && space == Space::Objects {
+            return Err(StoreFault::Busy);
+        }
         if self.damaged.contains(key) {
             return Err(StoreFault::Damaged("a block's checksum is wrong".into()));
         }

@@ -188,12 +188,7 @@ impl World {
                 self.trouble(at, |disk| disk.trouble.full = true);
                 self.for_a_while(at, "has a full disk", Heal::Room(at));
             }
-            Class::Busy => {
-                self.trouble(at, |disk| disk.trouble.busy = true);
-                let us = MS + self.faults.exponential(30 * MS);
-                self.plan_in(us, Occurrence::Heal(Heal::Store(at)));
-                self.note(at, || "has a store that is behind its flushes".into());
-            }
+            Class::Busy => self.busy(at),
             Class::Failing => {
                 let shard = self.faults.index(usize::from(self.options.shards));
                 self.nodes[usize::from(at)].disks[shard].trouble.failing = true;
@@ -221,6 +216,24 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The store of a node is behind its flushes. Owners take the same writes, so others often are at the same time.
+    fn busy(&mut self, at: NodeIndex) {
+        let others = if self.faults.percent(50) { 60 } else { 0 };
+        let mean = *self.faults.pick(&[30 * MS, 30 * MS, 200 * MS]);
+        let mut count = 0;
+        for node in 0..self.nodes.len() as NodeIndex {
+            if node != at && !self.faults.percent(others) {
+                continue;
+            }
+            count += 1;
+            self.trouble(node, |disk| disk.trouble.busy = true);
+            let us = MS + self.faults.exponential(mean);
+            self.plan_in(us, Occurrence::Heal(Heal::Store(node)));
+            self.note(node, || format!("has a store that is behind its flushes for {} ms", us / MS));
+        }
+        self.recorder.mark(if count > 1 { "busy stores" } else { "busy store" });
     }
 
     fn for_a_while(&mut self, at: NodeIndex, what: &'static str, heal: Heal) {

@@ -30,6 +30,7 @@ fn two_hundred_seeds_come_together_and_lose_nothing() {
         "objection",
         "reported loss",
         "damage found",
+        "busy stores",
         "tenure ended",
         "stamp of the future",
         "version changed",

@@ -137,7 +137,8 @@ impl Shard {
         let waiting =
             tally.into_iter().flat_map(|tally| tally.waiting().filter(move |node| tally.is_unrelieved(*node)));
         waiting.filter(move |node| *node != self.config.node).map(move |node| {
-            let asked_us = op.asked_at_us(node);
+            // One that was busy and was asked again has had the time since the first time.
+            let asked_us = op.first_asked_at_us(node);
             // Whoever is asked next needs time to answer, too.
             let half_us = op.deadline_us.saturating_sub(asked_us) / 2;
             let patience_us = match &op.work {
