@@ -27,12 +27,22 @@ use super::turn::Turn;
 const FIRST_PAUSE_US: u64 = 40_000;
 /// The longest of all, in microseconds.
 const LONGEST_PAUSE_US: u64 = 320_000;
-/// The most writes that are sent again in one turn: their values may be large, and a batch is not looked at before it
-/// ends.
+/// The most writes that are sent again in one turn, and the bytes of their objects at which it ends: a batch is not
+/// looked at before it is over.
 const AGAIN_AT_ONCE: usize = 16;
+const AGAIN_BYTES: u64 = 1 << 20;
+/// The bytes of objects that a shard sends again in a second: a node that is behind its flushes reads, joins and
+/// refuses each of them, and would fall further behind.
+const AGAIN_BYTES_A_SECOND: u64 = 128 << 20;
 
-/// The writes that are sent again, by the time of that: when, which operation's, to whom.
-pub(super) type Again = BTreeSet<(u64, u64, NodeId)>;
+/// The writes that are sent again.
+#[derive(Default, Debug)]
+pub(super) struct Again {
+    /// By the time of that: when, in microseconds, which operation's, to whom.
+    due: BTreeSet<(u64, u64, NodeId)>,
+    /// When the next one may be sent, in microseconds: what was sent before has taken its share of a second.
+    from_us: u64,
+}
 
 impl Shard {
     /// A node does not take a write at the moment: it is sent to it again after a pause.
@@ -56,30 +66,42 @@ impl Shard {
             let again_us = turn.now.mono_us.saturating_add(pause_us);
             known.times = known.times.saturating_add(1);
             known.again_us = Some(again_us);
-            self.again.insert((again_us, op.id.number, node));
+            self.again.due.insert((again_us, op.id.number, node));
         }
         Step::Keep(op)
     }
 
     /// When the next write is sent to a busy node again, in microseconds.
     pub(super) fn next_again_us(&self) -> u64 {
-        self.again.first().map_or(u64::MAX, |(at_us, ..)| *at_us)
+        self.again.due.first().map_or(u64::MAX, |(at_us, ..)| self.again.from_us.max(*at_us))
     }
 
     /// Sends busy nodes the writes whose pause is over.
     pub(super) fn ask_busy(&mut self, turn: &mut Turn<'_>) {
-        let mut sent = 0;
+        if turn.now.mono_us < self.again.from_us {
+            return;
+        }
+        let (mut sent, mut bytes) = (0, 0);
         while sent < AGAIN_AT_ONCE
-            && let Some(&(at_us, number, node)) = self.again.first().filter(|due| due.0 <= turn.now.mono_us)
+            && bytes < AGAIN_BYTES
+            && let Some(&(at_us, number, node)) = self.again.due.first().filter(|due| due.0 <= turn.now.mono_us)
         {
-            self.again.pop_first();
+            self.again.due.pop_first();
             // Most have had their acknowledgements of other nodes meanwhile.
             sent += usize::from(self.ops.get(number).is_some());
-            self.with_op(turn, number, |shard, turn, op| shard.ask_again(turn, op, node, at_us));
+            self.with_op(turn, number, |shard, turn, op| shard.ask_again(turn, op, (node, at_us), &mut bytes));
         }
+        self.again.from_us = turn.now.mono_us + bytes * 1_000_000 / AGAIN_BYTES_A_SECOND;
     }
 
-    fn ask_again(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, node: NodeId, at_us: u64) -> Step {
+    /// Adds the bytes that are sent.
+    fn ask_again(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        (node, at_us): (NodeId, u64),
+        bytes: &mut u64,
+    ) -> Step {
         let Work::Write(WriteWork { phase: WritePhase::Replicating { dot, tally, .. }, busy, .. }) = &mut op.work
         else {
             return Step::Keep(op);
@@ -106,7 +128,9 @@ impl Shard {
             return Step::Keep(op);
         }
         self.counters.writes_sent_again += 1;
-        let message = self.write_message(&op, copy.encoded(), dot);
+        let object = copy.encoded();
+        *bytes += object.row().len() as u64;
+        let message = self.write_message(&op, object, dot);
         self.send_for(turn, &op, node, PeerBody::Replicate(message));
         Step::Keep(op)
     }

@@ -269,7 +269,7 @@ impl Shard {
             op_bytes: 0,
             writing: BTreeMap::new(),
             applying: BTreeMap::new(),
-            again: Again::new(),
+            again: Again::default(),
             lingering: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             lost_upto: BTreeMap::new(),
