@@ -80,8 +80,8 @@ pub(crate) fn guests(target: &Path) -> Vec<Step> {
     vec![Step::Packages(target.into()), cargo("the carts", &tests)]
 }
 
-/// Everything that must hold before a change is merged. The storm at that path runs once all is built. It leaves half
-/// of two processors idle, so clippy and the documentation have them: they add faults of time to the storm, no others.
+/// Everything that must hold before a change is merged. The storm at that path runs once all is built. It leaves
+/// processors idle, so clippy and the documentation have them: they add faults of time to the storm, no others.
 pub(crate) fn ci(cargo_deny: bool, storm: &Path, target: &Path) -> Vec<Step> {
     let mut steps = vec![cargo(FORMATTING, &["fmt", "--all", "--check"]), cargo(LOCK, &["fetch", "--locked"])];
     steps.extend(licences(cargo_deny));

@@ -12,7 +12,7 @@ use rejoin_test_store::{
 };
 
 /// Seeds per kind of damage.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 5;
 /// Moments of each script at which the files are taken.
 const MOMENTS: usize = 4;
 

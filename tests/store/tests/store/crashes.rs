@@ -9,7 +9,7 @@ use rejoin_test_store::{
 };
 
 /// Seeds per kind of crash.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 5;
 
 /// Losses of power that leave this.
 fn power_cuts(test: &'static str, survival: Survival, seeds: std::ops::Range<u64>) {

@@ -14,7 +14,7 @@ use rejoin_test_store::{
 };
 
 /// Seeds per kind of crash.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 5;
 /// One moment in so many is looked at, and one in so many of those at which everything is synced.
 const ONE_IN: u64 = 50;
 const ONE_SYNCED_IN: u64 = 8;
