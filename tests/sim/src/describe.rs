@@ -60,8 +60,9 @@ pub(crate) fn asked(session: u32, call: CallId, asked: &Asked) -> String {
             let again = retry_of.map_or_else(String::new, |first| format!(", again for c{first}"));
             format!("s{session} asks c{call}: {what}, {basis}, w = {}, pw = {}{again}", w.nodes, w.owners)
         }
-        Asked::Undo { seen, inputs, .. } => {
-            format!("s{session} asks c{call}: undo of {} to {} values", vector(seen), inputs.len())
+        Asked::Undo { seen, inputs, malformed, .. } => {
+            let forged = if *malformed { ", the last one forged" } else { "" };
+            format!("s{session} asks c{call}: undo of {} to {} values{forged}", vector(seen), inputs.len())
         }
     }
 }

@@ -28,6 +28,9 @@ pub(crate) const VIEWS_DIFFER: &str = "views differ";
 pub(crate) const UNDONE: &str = "fold undone";
 pub(crate) const UNDO_REFUSED: &str = "undo refused";
 
+/// The mark of an undo that was refused for one of its values, which the operator had forged.
+pub(crate) const FORGED_UNDO_REFUSED: &str = "undo of malformed values refused";
+
 /// The mark for one dot under two values: a disk went back, and no handshake has found it out.
 pub(crate) const CLASH: &str = "one dot, two values";
 

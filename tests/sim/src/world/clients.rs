@@ -12,7 +12,7 @@ use super::{Occurrence, World};
 use crate::describe;
 use crate::history::{Answer, Asked, Call, CallId, KeyId, NodeIndex, Outcome, Stray};
 use crate::options::MS;
-use crate::record::UNDO_REFUSED;
+use crate::record::{FORGED_UNDO_REFUSED, UNDO_REFUSED};
 use crate::workload::{Ask, Retry};
 
 /// The most attempts at one write.
@@ -189,7 +189,7 @@ impl World {
                         ErrorCode::VersionConflict => "undo found another value",
                         ErrorCode::TooManySiblings => "undo found no room",
                         ErrorCode::BadRequest => "undo would not last",
-                        ErrorCode::InvalidValue => "undo of malformed values refused",
+                        ErrorCode::InvalidValue => FORGED_UNDO_REFUSED,
                         _ => UNDO_REFUSED,
                     });
                 } else if error.code == ErrorCode::InvalidValue {

@@ -15,7 +15,7 @@ use rejoin_proto::{Content, Entry, Object, PluginDigest, RequestId, codec};
 use super::World;
 use crate::history::{Asked, KeyId, Kind, Stray};
 use crate::options::SECOND;
-use crate::record::{UNDO_REFUSED, UNDONE};
+use crate::record::{FORGED_UNDO_REFUSED, UNDO_REFUSED, UNDONE};
 use crate::workload::Ask;
 
 /// The time in which the bad version must be gone from all nodes, once all of them serve, and that of the undos of a
@@ -143,7 +143,9 @@ impl World {
                 break;
             }
             let times = |world: &Self, mark| world.recorder.marks.get(mark).copied().unwrap_or_default();
-            let (undone, refused) = (times(self, UNDONE), times(self, UNDO_REFUSED));
+            // One that was forged is asked again as it is.
+            let came_to_something = |world: &Self| times(world, UNDONE) + times(world, FORGED_UNDO_REFUSED);
+            let (before, refused) = (came_to_something(self), times(self, UNDO_REFUSED));
             if self.options.exchange {
                 problems.extend(self.agree().map(|apart| format!("before undos {apart}")));
             } else {
@@ -158,7 +160,7 @@ impl World {
             }
             if times(self, UNDO_REFUSED) > refused {
                 self.run_until(self.now_us + AGAIN_US);
-            } else if times(self, UNDONE) == undone {
+            } else if came_to_something(self) == before {
                 break;
             }
         }
