@@ -246,6 +246,10 @@ fn catcher(rule: Rule) -> fn() {
             layouts::a_node_that_a_change_has_skipped_does_not_count_until_it_is_rebuilt
         }
         Rule::NewOwnersKnowNoRetries => layouts::a_retry_at_a_new_owner_that_forwarded_the_first_attempt_is_unknown,
+        Rule::LosersMakeOwnersToo => layouts::a_retry_at_an_owner_by_the_loser_of_a_race_is_unknown,
+        Rule::NewOwnersAreOfferedAnew => {
+            handoff::a_fallback_that_becomes_an_owner_in_the_place_of_one_that_is_away_holds_nothing_any_more
+        }
         Rule::SplitsEndTenures => splits::every_tenure_ends_with_a_split_and_none_comes_back,
         Rule::OperationsFollowTheSplit => splits::a_write_that_is_under_way_mints_for_the_half_of_its_key,
         Rule::CountersOutliveSplits => splits::an_old_disk_from_before_a_split_is_told_what_its_actor_has_done,

@@ -11,7 +11,7 @@ use super::Shard;
 use super::event::{DurableTicket, Effect};
 use super::turn::Turn;
 use crate::port::Change;
-use crate::view::Bucket;
+use crate::view::{Bucket, ClusterView};
 
 /// What the ring is to be told.
 #[derive(Debug, Default)]
@@ -54,17 +54,23 @@ impl Shard {
         self.gain(0);
     }
 
-    /// There is another view. The one before had that generation, and that newest layout.
-    pub(super) fn ring_changed(&mut self, turn: &mut Turn<'_>, before: (u64, LayoutRef)) {
-        if self.view.generation() != before.0 {
+    /// There is another view than the one `before`.
+    pub(super) fn ring_changed(&mut self, turn: &mut Turn<'_>, before: &ClusterView) {
+        if self.view.generation() != before.generation() {
             // Reads that linger have answered.
             let under_way = self.ops.which(|op| !self.lingering.contains(&op.id.number));
             self.ring.earlier = under_way.into_iter().collect();
             self.ring.generation = Some(self.view.generation());
         }
         self.go_on_stale(turn);
-        if self.view.layout_name() != before.1 {
+        if self.view.layout_name() != before.layout_name() {
             self.end_exchanges(turn.now.mono_us);
+            // Rule: new owners are offered anew. This node may be one of them, and hold nothing any more.
+            self.drain.forget_offered();
+        }
+        // Rule: losers make owners too. Of two layouts that were applied at once, one may come behind the newest.
+        let (names, known) = (self.view.layouts().names(), before.layouts().names());
+        if names.iter().any(|name| !known.contains(name)) {
             // Rule: new owners know no retries. A first attempt may have been forwarded to an owner of that time.
             self.renew_start(turn);
             self.write_tenure_ends(turn);

@@ -388,9 +388,9 @@ impl Shard {
         self.gaps.date_loss(turn.now.wall_ms);
         match event {
             Event::View(view) => {
-                let before = (self.view.generation(), self.view.layout_name());
+                let before = self.view.clone();
                 self.take_view(&mut turn, view);
-                self.ring_changed(&mut turn, before);
+                self.ring_changed(&mut turn, &before);
             }
             Event::Full(full) => self.full = full,
             Event::Serving { met_all } => self.serve(&mut turn, met_all),

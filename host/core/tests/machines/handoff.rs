@@ -8,10 +8,11 @@ use rejoin_proto::catalog::{BucketProps, Quorum, Record};
 use rejoin_proto::client::PutOutcome;
 use rejoin_proto::peer::PeerBody;
 
-use crate::sloppy::{cut_owners, five, heal_owners, neighbour, w, without_the_third};
+use crate::layouts::owned;
+use crate::sloppy::{cut_owners, five, heal_owners, holders, neighbour, w, without_the_third};
 use crate::support::cluster::Cluster;
 use crate::support::store::Writes;
-use crate::support::{bucket, get, put, with};
+use crate::support::{bucket, get, object_id, put, with};
 
 /// Lets so much time pass that a pass over every partition is done twice.
 pub(crate) fn drain(cluster: &mut Cluster) {
@@ -246,9 +247,31 @@ fn a_fallback_that_becomes_an_owner_keeps_its_copy_and_says_that_it_holds_nothin
 }
 
 #[test]
+pub(crate) fn a_fallback_that_becomes_an_owner_in_the_place_of_one_that_is_away_holds_nothing_any_more() {
+    // Nodes 3 and 4 own other partitions only.
+    let owning = |version, owners: &[usize]| {
+        let mut layout = owned(version, &[2, 3, 4]);
+        let partition = layout.partition(&object_id("k"));
+        layout.owners[usize::from(partition.0)] = owned(version, owners).owners.swap_remove(0);
+        layout
+    };
+    let mut cluster = Cluster::in_ring(5, owning(1, &[0, 1, 2]), BucketProps::default(), |_| {});
+    cluster.cut(2);
+    cluster.put(0, w(3, put("k", "a", 1)));
+    drain(&mut cluster);
+    let [fallback] = holders(&cluster)[..] else { panic!("one stands in for the third owner") };
+    // The same two are the others now, and nothing is left to be offered to them.
+    let view = Arc::new(ClusterView::new(owning(2, &[0, 1, fallback]), &[bucket(BucketProps::default())]));
+    (0..5).for_each(|at| cluster.event(at, Event::View(view.clone())));
+    drain(&mut cluster);
+    assert_eq!(holders(&cluster), [0; 0]);
+    assert!(!cluster.stored(fallback, "k").is_empty());
+}
+
+#[test]
 pub(crate) fn what_cannot_be_read_stays_held_until_it_can_be() {
     let (mut cluster, nodes) = held();
-    let key = crate::support::object_id("k").store_key();
+    let key = object_id("k").store_key();
     cluster.nodes[nodes[3]].store.damaged.insert(key.clone());
     drain(&mut cluster);
     assert_eq!(cluster.nodes[nodes[3]].shard.holdings(), 1);

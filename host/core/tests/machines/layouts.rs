@@ -345,6 +345,24 @@ pub(crate) fn a_retry_at_a_new_owner_that_forwarded_the_first_attempt_is_unknown
 }
 
 #[test]
+pub(crate) fn a_retry_at_an_owner_by_the_loser_of_a_race_is_unknown() {
+    let (first, mut gaining) = (owned(1, &[0, 1, 2]), [3, 4]);
+    gaining.sort_by_key(|new| owned(2, &[*new, 1, 2]).name());
+    let [loser, winner] = gaining.map(|new| owned(2, &[new, 1, 2]));
+    let gained = gaining[0];
+    let mut cluster = beginning_with(&first);
+    show(&mut cluster, &ALL, &step(2, &[&first, &winner], &[]));
+    let start = StartId(cluster.nodes[gained].shard.start());
+    let attempt = Put { start, ..put("k", "a", 1) };
+    assert_eq!(cluster.put(gained, attempt.clone()).outcome, PutOutcome::Stored, "an owner has done it");
+    let stored = cluster.stored(1, "k");
+    // The newest layout stays the same.
+    show(&mut cluster, &ALL, &step(2, &[&first, &loser, &winner], &[]));
+    assert_eq!(cluster.refused(gained, Put { attempt: 1, ..attempt }), ErrorCode::Unknown);
+    assert_eq!(cluster.stored(1, "k"), stored, "once");
+}
+
+#[test]
 fn a_request_that_an_ex_owner_was_asked_to_do_goes_to_an_owner_of_now() {
     let (first, second) = (owned(1, &[0, 1, 2]), owned(2, &[3, 1, 2]));
     let mut cluster = beginning_with(&first);

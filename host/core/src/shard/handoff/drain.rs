@@ -114,6 +114,11 @@ impl Drain {
         past.offered_to.clear();
     }
 
+    /// There is another layout: whether a pass may come to something does not depend on those who owned what is held.
+    pub(in crate::shard) fn forget_offered(&mut self) {
+        self.past.values_mut().for_each(|past| past.offered_to.clear());
+    }
+
     /// What owners have taken until now does not count any more.
     pub(in crate::shard) fn forget_taken(&mut self) {
         for past in self.past.values_mut() {
