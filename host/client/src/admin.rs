@@ -89,15 +89,17 @@ pub use tokens::NewToken;
 pub struct Admin {
     engine: Arc<Engine>,
     timeout: Duration,
+    push_timeout: Duration,
 }
 
 impl Admin {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         let timeout = engine.timeout;
-        Self { engine, timeout }
+        // Before it answers, a node compiles the component and records its transcript, beside all else that it does.
+        Self { engine, timeout, push_timeout: timeout.max(READY_WAIT) }
     }
 
-    /// The time-out of each call. Default: the client's.
+    /// The time-out of each call. Default: the client's, but at least [`READY_WAIT`] for the push of a plugin.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -106,7 +108,7 @@ impl Admin {
     /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        (self.timeout, self.push_timeout) = (timeout, timeout);
         self
     }
 

@@ -154,7 +154,7 @@ impl Admin {
         } else {
             AdminRequest::PluginPushWith { name, module, signature, checks: Box::new(checks) }
         };
-        self.engine.once(Class::Bulk, RequestBody::Admin(push), self.timeout).await
+        self.engine.once(Class::Bulk, RequestBody::Admin(push), self.push_timeout).await
     }
 
     /// Waits until a node has checked the laws, or does not know of the check any more. It answers about once a second.
