@@ -27,6 +27,7 @@ impl Shard {
             let others = self.other_owners(partition);
             if self.gaps.met(partition, peer, complete, begun_us, &others) {
                 turn.effects.push(Effect::Alarm(Alarm::Rebuilt { partition }));
+                self.take_ring_steps(turn);
             }
         }
         // What is owed goes with the next change, if the store does not take it now.
@@ -54,6 +55,20 @@ impl Shard {
                 .filter(|(others, _)| !others.is_empty())
         };
         self.view.buckets().flat_map(others).collect()
+    }
+
+    /// Whether this replica has lost something that only an owner by an older layout can bring: it is the only owner by
+    /// the newest one. An owner that is declared dead brings nothing.
+    pub(super) fn lacks_what_older_owners_have(&self) -> bool {
+        let (node, layouts) = (self.config.node, self.view.layouts());
+        let is_one = |partition: PartitionId, bucket: &Arc<Bucket>| {
+            let owners = self.view.owners_of(partition, bucket);
+            let is_alone =
+                owners.owns_in(node, LayoutSet::NEWEST) && owners.others_in(LayoutSet::NEWEST, node).is_empty();
+            is_alone && owners.without(node).iter().any(|older| !self.view.is_dead(older))
+        };
+        layouts.count() > 1
+            && self.gaps.partitions().any(|partition| self.view.buckets().any(|bucket| is_one(partition, bucket)))
     }
 
     /// This replica may lack writes of a partition. Where there is no other owner nobody could bring them.

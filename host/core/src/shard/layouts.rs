@@ -88,9 +88,10 @@ impl Shard {
 
     /// Tells what has been done.
     pub(super) fn take_ring_steps(&mut self, turn: &mut Turn<'_>) {
-        if self.ring.earlier.is_empty()
-            && let Some(generation) = self.ring.generation.take()
-        {
+        // Before this node serves it may not know what it has lost, nor the buckets that it has to have.
+        // Rule: lost copies come before layouts retire.
+        let is_done = self.ring.earlier.is_empty() && self.serving && !self.lacks_what_older_owners_have();
+        if is_done && let Some(generation) = self.ring.generation.take() {
             turn.effects.push(Effect::OlderEnded(generation));
         }
         let newest = self.view.layout_name();

@@ -13,6 +13,7 @@ use rejoin_proto::client::{Get, Put, PutOutcome, Reply, StartId};
 use rejoin_proto::{ErrorCode, Layout, LayoutRef};
 
 use crate::support::cluster::Cluster;
+use crate::support::store::Memory;
 use crate::support::{bucket, get, node, put};
 
 const NODES: usize = 5;
@@ -132,6 +133,38 @@ fn operations_of_earlier_generations_are_told_to_have_ended_when_they_have() {
     assert_eq!(cluster.settled.len(), 5, "once each");
     show(&mut cluster, &ALL, &step(2, &[&first, &second], &ALL));
     assert_eq!(cluster.settled.len(), 5, "the same generation");
+}
+
+#[test]
+pub(crate) fn an_only_owner_that_has_lost_its_disk_takes_it_from_an_older_one_before_that_is_retired() {
+    let (first, second) = (owned(1, &[1]), owned(2, &[0]));
+    let single = || bucket(BucketProps { n: 1, ..strict() });
+    let mut cluster = Cluster::in_ring(NODES, first.clone(), BucketProps { n: 1, ..strict() }, |config| {
+        config.exchange = ExchangeConfig { interval_us: 200_000, ..ExchangeConfig::default() };
+    });
+    let show = |cluster: &mut Cluster, ring: &RingView| {
+        cluster.view = Arc::new(ClusterView::new(ring, &[single()]));
+        let view = cluster.view.clone();
+        ALL.iter().for_each(|at| cluster.event(*at, Event::View(view.clone())));
+    };
+    assert_eq!(cluster.put(1, put("k", "a", 1)).outcome, PutOutcome::Stored);
+    show(&mut cluster, &step(2, &[&first, &second], &ALL));
+    pass(&mut cluster);
+    assert!(exchanged(&cluster, &second).contains(&0));
+    // Reads move to the newest layout, and its only owner has a new disk.
+    cluster.restart_heard(0, true, Memory::default(), true);
+    cluster.event(0, Event::Replaced);
+    cluster.sever(0, 1);
+    cluster.settled.clear();
+    let moved = RingView { reads: second.name(), ..step(3, &[&first, &second], &ALL) };
+    show(&mut cluster, &moved);
+    pass(&mut cluster);
+    assert!(!cluster.settled.contains(&(0, 3)), "the first layout could be retired: {:?}", cluster.settled);
+    cluster.join(0, 1);
+    pass(&mut cluster);
+    assert!(cluster.settled.contains(&(0, 3)));
+    show(&mut cluster, &RingView { reads: second.name(), ..step(3, &[&second], &ALL) });
+    assert_eq!(cluster.stored(0, "k").entries.len(), 1);
 }
 
 #[test]
