@@ -19,8 +19,9 @@ use crate::record::{FORGED_UNDO_REFUSED, UNDO_REFUSED, UNDONE};
 use crate::workload::Ask;
 
 /// The time in which the bad version must be gone from all nodes, once all of them serve, and that of the undos of a
-/// round.
+/// round; and how much longer they may take for each of them, since one session asks for one after the other.
 const GONE_US: u64 = 60 * SECOND;
+const UNDO_US: u64 = SECOND;
 /// The most rounds of undos, and the time until what was refused is tried again: the memory of retries may be full, and
 /// empties within the longest window.
 const ROUNDS: u32 = 12;
@@ -143,7 +144,7 @@ impl World {
                 break;
             }
             let times = |world: &Self, mark| world.recorder.marks.get(mark).copied().unwrap_or_default();
-            // One that was forged is asked again as it is.
+            // An undo that was forged and refused is asked again as it should be.
             let came_to_something = |world: &Self| times(world, UNDONE) + times(world, FORGED_UNDO_REFUSED);
             let (before, refused) = (came_to_something(self), times(self, UNDO_REFUSED));
             if self.options.exchange {
@@ -153,7 +154,7 @@ impl World {
             }
             for bucket in self.versions.spoiled() {
                 self.plan_undos(bucket);
-                let until_us = self.now_us + GONE_US;
+                let until_us = self.now_us + GONE_US + UNDO_US * self.versions.undos.len() as u64;
                 if !self.run_while(until_us, idle) {
                     problems.push(format!("undos of bucket b{bucket} did not end"));
                 }
