@@ -248,7 +248,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::NewOwnersKnowNoRetries => layouts::a_retry_at_a_new_owner_that_forwarded_the_first_attempt_is_unknown,
         Rule::LosersMakeOwnersToo => layouts::a_retry_at_an_owner_by_the_loser_of_a_race_is_unknown,
         Rule::LostCopiesComeBeforeLayoutsRetire => {
-            layouts::an_only_owner_that_has_lost_its_disk_takes_it_from_an_older_one_before_that_is_retired
+            layouts::owners_that_have_all_lost_their_disks_meet_the_older_ones_before_these_are_retired
         }
         Rule::NewOwnersAreOfferedAnew => {
             handoff::a_fallback_that_becomes_an_owner_in_the_place_of_one_that_is_away_holds_nothing_any_more

@@ -53,6 +53,20 @@ struct Gap {
     since_us: u64,
 }
 
+impl Gap {
+    /// Whether so many complete owners were met that one of them has every acknowledged write.
+    fn has_met_quorum(&self, others: &Owners, w: u8) -> bool {
+        let complete = others.iter().filter(|node| self.met.get(node) == Some(&true)).count();
+        // Rule: gaps end by quorum. `others` are n - 1, so n - w + 1 of them.
+        complete >= (others.len() + 2).saturating_sub(usize::from(w))
+    }
+
+    /// Whether the replica has all that these owners can bring: all were met, or a quorum of complete ones.
+    fn closes(&self, others: &Owners, w: u8) -> bool {
+        others.iter().all(|node| self.met.contains_key(&node)) || self.has_met_quorum(others, w)
+    }
+}
+
 /// How far a shard has come with what it rebuilds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RebuildProgress {
@@ -200,18 +214,22 @@ impl Gaps {
         let Some(gap) = self.gaps.get_mut(&partition).filter(|gap| gap.since_us <= begun_us) else { return false };
         gap.met.insert(peer, is_complete);
         self.owed.insert(partition);
-        let closes = |(others, w): &(Owners, u8)| {
-            let (count, met) = (others.len(), |node: &NodeId| gap.met.get(node).copied());
-            let complete = others.iter().filter(|node| met(node) == Some(true)).count();
-            let all = others.iter().all(|node| met(&node).is_some());
-            // Rule: gaps end by quorum. `others` are n - 1, so n - w + 1 of them.
-            all || complete >= (count + 2).saturating_sub(usize::from(*w))
-        };
-        let closed = others.iter().all(closes);
+        let closed = others.iter().all(|(others, w)| gap.closes(others, *w));
         if closed {
             self.gaps.remove(&partition);
         }
         closed
+    }
+
+    /// Whether everything was taken from a peer since the gap began, or there is no gap.
+    pub(crate) fn has_met(&self, partition: PartitionId, peer: NodeId) -> bool {
+        self.gaps.get(&partition).is_none_or(|gap| gap.met.contains_key(&peer))
+    }
+
+    /// Whether everything was taken since the gap began from so many complete owners that one of them has every
+    /// acknowledged write, or there is no gap. `others` are the owners without this node.
+    pub(crate) fn has_met_quorum(&self, partition: PartitionId, others: &Owners, w: u8) -> bool {
+        self.gaps.get(&partition).is_none_or(|gap| gap.has_met_quorum(others, w))
     }
 
     /// No other node owns the partition along with this one: nobody could bring what is lost.

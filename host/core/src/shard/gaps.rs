@@ -27,7 +27,6 @@ impl Shard {
             let others = self.other_owners(partition);
             if self.gaps.met(partition, peer, complete, begun_us, &others) {
                 turn.effects.push(Effect::Alarm(Alarm::Rebuilt { partition }));
-                self.take_ring_steps(turn);
             }
         }
         // What is owed goes with the next change, if the store does not take it now.
@@ -57,18 +56,23 @@ impl Shard {
         self.view.buckets().flat_map(others).collect()
     }
 
-    /// Whether this replica has lost something that only an owner by an older layout can bring: it is the only owner by
-    /// the newest one. An owner that is declared dead brings nothing.
+    /// Whether this replica has lost something of which an owner by an older layout may have the only copy: it has not
+    /// met that owner since, nor so many complete owners by the newest layout that one of them has every acknowledged
+    /// write. Of an owner that is declared dead nothing can be had.
     pub(super) fn lacks_what_older_owners_have(&self) -> bool {
-        let (node, layouts) = (self.config.node, self.view.layouts());
-        let is_one = |partition: PartitionId, bucket: &Arc<Bucket>| {
+        let node = self.config.node;
+        let lacks = |partition: PartitionId, bucket: &Arc<Bucket>| {
             let owners = self.view.owners_of(partition, bucket);
-            let is_alone =
-                owners.owns_in(node, LayoutSet::NEWEST) && owners.others_in(LayoutSet::NEWEST, node).is_empty();
-            is_alone && owners.without(node).iter().any(|older| !self.view.is_dead(older))
+            let newest = owners.others_in(LayoutSet::NEWEST, node);
+            let w = bucket.props.w.of(bucket.live.in_layout(LayoutSet::NEWEST).n).max(1);
+            let is_older = |owner: NodeId| owner != node && !owners.owns_in(owner, LayoutSet::NEWEST);
+            let mut older = owners.iter().filter(|owner| is_older(*owner) && !self.view.is_dead(*owner));
+            owners.owns_in(node, LayoutSet::NEWEST)
+                && older.any(|owner| !self.gaps.has_met(partition, owner))
+                && !self.gaps.has_met_quorum(partition, &newest, w)
         };
-        layouts.count() > 1
-            && self.gaps.partitions().any(|partition| self.view.buckets().any(|bucket| is_one(partition, bucket)))
+        self.view.layouts().count() > 1
+            && self.gaps.partitions().any(|partition| self.view.buckets().any(|bucket| lacks(partition, bucket)))
     }
 
     /// This replica may lack writes of a partition. Where there is no other owner nobody could bring them.

@@ -90,8 +90,12 @@ impl Shard {
     pub(super) fn take_ring_steps(&mut self, turn: &mut Turn<'_>) {
         // Before this node serves it may not know what it has lost, nor the buckets that it has to have.
         // Rule: lost copies come before layouts retire.
-        let is_done = self.ring.earlier.is_empty() && self.serving && !self.lacks_what_older_owners_have();
-        if is_done && let Some(generation) = self.ring.generation.take() {
+        if let Some(generation) = self.ring.generation
+            && self.ring.earlier.is_empty()
+            && self.serving
+            && !self.lacks_what_older_owners_have()
+        {
+            self.ring.generation = None;
             turn.effects.push(Effect::OlderEnded(generation));
         }
         let newest = self.view.layout_name();

@@ -479,7 +479,6 @@ impl Shard {
         self.serving = true;
         // Rule: starts mark holdings.
         self.hold_all_unowned(turn);
-        self.take_ring_steps(turn);
     }
 
     /// Objects to the announced actors that this node has seen later writes of: the peer's disk is an old one.

@@ -136,35 +136,77 @@ fn operations_of_earlier_generations_are_told_to_have_ended_when_they_have() {
 }
 
 #[test]
-pub(crate) fn an_only_owner_that_has_lost_its_disk_takes_it_from_an_older_one_before_that_is_retired() {
+pub(crate) fn owners_that_have_all_lost_their_disks_meet_the_older_ones_before_these_are_retired() {
+    for (n, older, newer) in [(1, &[1][..], &[0][..]), (2, &[1, 2], &[0, 3])] {
+        let (first, second) = (owned(1, older), owned(2, newer));
+        let props = BucketProps { n, ..strict() };
+        let mut cluster = Cluster::in_ring(NODES, first.clone(), props.clone(), |config| {
+            config.exchange = ExchangeConfig { interval_us: 200_000, ..ExchangeConfig::default() };
+        });
+        let show = |cluster: &mut Cluster, ring: &RingView| {
+            cluster.view = Arc::new(ClusterView::new(ring, &[bucket(props.clone())]));
+            let view = cluster.view.clone();
+            ALL.iter().for_each(|at| cluster.event(*at, Event::View(view.clone())));
+        };
+        assert_eq!(cluster.put(1, put("k", "a", 1)).outcome, PutOutcome::Stored);
+        show(&mut cluster, &step(2, &[&first, &second], &ALL));
+        pass(&mut cluster);
+        assert!(newer.iter().all(|at| exchanged(&cluster, &second).contains(at)), "{n} copies");
+        // Reads move to the newest layout, all whose owners have new disks.
+        for &at in newer {
+            cluster.restart(at, true, Memory::default());
+            cluster.event(at, Event::Replaced);
+        }
+        let apart = || newer.iter().flat_map(|new| older.iter().map(move |old| (*new, *old)));
+        apart().for_each(|(new, old)| cluster.sever(new, old));
+        cluster.settled.clear();
+        show(&mut cluster, &RingView { reads: second.name(), ..step(3, &[&first, &second], &ALL) });
+        pass(&mut cluster);
+        let moved = |cluster: &Cluster| newer.iter().filter(|at| cluster.settled.contains(&(**at, 3))).count();
+        assert_eq!(moved(&cluster), 0, "{n} copies: the first layout could be retired: {:?}", cluster.settled);
+        apart().for_each(|(new, old)| cluster.join(new, old));
+        pass(&mut cluster);
+        assert_eq!(moved(&cluster), newer.len(), "{n} copies");
+        assert!(newer.iter().all(|at| cluster.stored(*at, "k").entries.len() == 1), "{n} copies");
+    }
+}
+
+#[test]
+fn a_dead_older_owner_keeps_no_layout_live() {
     let (first, second) = (owned(1, &[1]), owned(2, &[0]));
-    let single = || bucket(BucketProps { n: 1, ..strict() });
-    let mut cluster = Cluster::in_ring(NODES, first.clone(), BucketProps { n: 1, ..strict() }, |config| {
-        config.exchange = ExchangeConfig { interval_us: 200_000, ..ExchangeConfig::default() };
-    });
+    let props = BucketProps { n: 1, ..strict() };
+    let mut cluster = Cluster::in_ring(NODES, first.clone(), props.clone(), |_| {});
     let show = |cluster: &mut Cluster, ring: &RingView| {
-        cluster.view = Arc::new(ClusterView::new(ring, &[single()]));
-        let view = cluster.view.clone();
-        ALL.iter().for_each(|at| cluster.event(*at, Event::View(view.clone())));
+        let view = Arc::new(ClusterView::new(ring, &[bucket(props.clone())]));
+        cluster.event(0, Event::View(view));
     };
-    assert_eq!(cluster.put(1, put("k", "a", 1)).outcome, PutOutcome::Stored);
     show(&mut cluster, &step(2, &[&first, &second], &ALL));
     pass(&mut cluster);
-    assert!(exchanged(&cluster, &second).contains(&0));
-    // Reads move to the newest layout, and its only owner has a new disk.
-    cluster.restart_heard(0, true, Memory::default(), true);
     cluster.event(0, Event::Replaced);
-    cluster.sever(0, 1);
+    cluster.cut(1);
     cluster.settled.clear();
     let moved = RingView { reads: second.name(), ..step(3, &[&first, &second], &ALL) };
     show(&mut cluster, &moved);
-    pass(&mut cluster);
-    assert!(!cluster.settled.contains(&(0, 3)), "the first layout could be retired: {:?}", cluster.settled);
-    cluster.join(0, 1);
-    pass(&mut cluster);
-    assert!(cluster.settled.contains(&(0, 3)));
-    show(&mut cluster, &RingView { reads: second.name(), ..step(3, &[&second], &ALL) });
-    assert_eq!(cluster.stored(0, "k").entries.len(), 1);
+    assert_eq!(cluster.settled, []);
+    show(&mut cluster, &RingView { dead: BTreeSet::from([node(1)]), ..moved });
+    assert_eq!(cluster.settled, [(0, 3)]);
+}
+
+#[test]
+fn a_node_says_nothing_of_earlier_operations_before_it_serves() {
+    let (first, second) = (owned(1, &[0, 1, 2]), owned(2, &[2, 3, 4]));
+    let mut cluster = beginning_with(&first);
+    // It may have lost its catalog, and know no bucket of which it has to have something.
+    let store = cluster.nodes[4].store.clone();
+    cluster.start_without_serving(4, store);
+    cluster.settled.clear();
+    show(&mut cluster, &[4], &step(2, &[&first, &second], &[]));
+    assert_eq!(cluster.settled, []);
+    cluster.event(4, Event::Tick);
+    assert_eq!(cluster.settled, []);
+    cluster.event(4, Event::Serving { met_all: true });
+    cluster.event(4, Event::Tick);
+    assert_eq!(cluster.settled, [(4, 2)]);
 }
 
 #[test]
