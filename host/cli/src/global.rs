@@ -24,7 +24,7 @@ pub(crate) struct GlobalArgs {
     /// Act in this tenant instead of the token's own; takes a token of scope operator
     #[arg(long, global = true, value_name = "TENANT")]
     pub(crate) tenant: Option<String>,
-    /// How long to wait for an answer, such as 500ms, 5s, 2m
+    /// How long to wait for an answer, such as 500ms, 5s, 2m; the push of a plugin takes 30s at least
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// When to use colours

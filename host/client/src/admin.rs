@@ -47,7 +47,7 @@ use crate::{Error, ErrorKind, Result};
 
 pub use conflicts::Conflict;
 pub use from_nodes::FromNodes;
-pub use plugins::{Component, PushedPlugin};
+pub use plugins::{Component, PUSH_TIMEOUT, PushedPlugin};
 pub use quotas::{Stored, Usage};
 pub use readiness::{PluginReadiness, READY_WAIT};
 pub use receipts::ReceiptFilter;
@@ -95,11 +95,10 @@ pub struct Admin {
 impl Admin {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         let timeout = engine.timeout;
-        // Before it answers, a node compiles the component and records its transcript, beside all else that it does.
-        Self { engine, timeout, push_timeout: timeout.max(READY_WAIT) }
+        Self { engine, timeout, push_timeout: timeout.max(PUSH_TIMEOUT) }
     }
 
-    /// The time-out of each call. Default: the client's, but at least [`READY_WAIT`] for the push of a plugin.
+    /// The time-out of each call. Default: the client's, but at least [`PUSH_TIMEOUT`] for the push of a plugin.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

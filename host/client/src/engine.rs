@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Sends a request that must not be repeated, to the first node that can be reached.
+    /// Sends an administrator's request, which must not be repeated, to the first node that can be reached.
     pub(crate) async fn once(self: &Arc<Self>, class: Class, body: RequestBody, timeout: Duration) -> Result<Reply> {
         let mut attempts = self.start_attempts(timeout)?;
         loop {
@@ -146,7 +146,7 @@ impl Engine {
                 Err(failed) if failed.failure == Failure::NotSent => {
                     self.again(&mut attempts, &failed, Duration::ZERO).await?
                 }
-                Err(failed) if failed.failure == Failure::NoAnswer => return Err(Error::unknown(failed.error)),
+                Err(failed) if failed.failure == Failure::NoAnswer => return Err(Error::unknown_change(failed.error)),
                 Err(failed) => return Err(failed.error),
             }
         }

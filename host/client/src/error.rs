@@ -189,6 +189,12 @@ impl Error {
         Self::new(ErrorKind::Unknown, format!("the outcome of the write is unknown ({why}); {advice}"))
     }
 
+    /// The same of a change that an administrator has asked for.
+    pub(crate) fn unknown_change(why: impl fmt::Display) -> Self {
+        let advice = "it may or may not have been made: look whether it was before you ask for it again";
+        Self::new(ErrorKind::Unknown, format!("the outcome of the change is unknown ({why}); {advice}"))
+    }
+
     pub(crate) fn quorum(mut self, needed: u8, got: u8) -> Self {
         (self.0.needed, self.0.got) = (needed, got);
         self

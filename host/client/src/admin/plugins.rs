@@ -1,5 +1,7 @@
 //! Pushing plugins. A node checks the laws of a plugin before it stores it, which takes seconds to minutes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use rejoin_proto::client::{AdminRequest, LawState, MAX_FIXTURE_BYTES, MAX_FIXTURES, PushChecks, Reply, RequestBody};
@@ -10,6 +12,9 @@ use super::{Admin, PluginInfo, admin_name, plugin_info};
 use crate::engine::unexpected;
 use crate::{Error, ErrorKind, Result};
 
+/// The least time-out of a push, unless [`Admin::timeout`] names another: before it answers, a node compiles the
+/// component and records its transcript, beside all else that it does.
+pub const PUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a component is sent whose check the node does not know any more.
 const MAX_PUSHES: usize = 8;
 

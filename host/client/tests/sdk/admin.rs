@@ -111,6 +111,7 @@ async fn a_change_is_sent_once() {
     cluster.react([React::Close]);
     let error = admin.create_token("app", Scope::ReadWrite).await.unwrap_err();
     assert_eq!((error.kind(), cluster.seen().len()), (ErrorKind::Unknown, 1));
+    assert!(error.to_string().contains("look whether it was"), "no key was written: {error}");
 }
 
 #[tokio::test]
@@ -139,7 +140,12 @@ async fn a_plugin_travels_as_bulk() {
     cluster.react([changed()]);
     let plugin = admin.push_plugin_unchecked("cart", vec![1, 2, 3]).await.unwrap();
     assert!(plugin.activation().self_causal && plugin.activation().validates && plugin.digest == PluginDigest([7; 32]));
-    assert_eq!(cluster.seen().pop().unwrap().class, Class::Bulk);
+    let sent = cluster.seen().pop().unwrap();
+    assert_eq!(sent.class, Class::Bulk);
+    assert!(sent.request.deadline_ms > 20_000, "a node compiles it before it answers: {} ms", sent.request.deadline_ms);
+    cluster.react([changed()]);
+    admin.clone().timeout(Duration::from_secs(3)).push_plugin_unchecked("cart", vec![1, 2, 3]).await.unwrap();
+    assert!(cluster.seen().pop().unwrap().request.deadline_ms <= 3_000, "the caller's own is kept");
 
     // While the laws are checked the node is asked how far it is, and then sent the component again.
     let laws = |state| React::Say(Reply::Laws { digest: PluginDigest([7; 32]), state });
